@@ -1,0 +1,547 @@
+"""The settings of the agent: the only module that reads the environment.
+
+Every setting is one field of `Settings`: what it is, its unit, its default and its bounds stand in
+one place, and the table in `docs/configuration.md` is generated from there. `Settings(...)` itself
+never looks at the environment, so that tests and the demo can build the settings they want;
+`load_settings` is the one way in from the outside.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import annotated_types
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from redis_agent.errors import ConfigError
+
+PREFIX = "REDIS_AGENT_"
+FILE_SUFFIX = "_FILE"
+SCHEMES = frozenset({"redis", "rediss", "unix"})
+
+# Set by and for others: the test suite's own switches, and what Kubernetes puts into every pod for
+# a service that is called `redis-agent`. Neither is a misspelt setting.
+_FOREIGN = re.compile(rf"{PREFIX}(TEST_\w+|SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+
+_SHOWN_CHARACTERS = 60
+
+Evidence = Literal["early", "confirmed"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "text", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """The environment variable that sets a field.
+
+    Attributes:
+        name: the variable's whole name, or "" where it is `REDIS_AGENT_` and the field's name.
+        unit: what a number counts, in the plural ("seconds"), or "" where there is no number.
+        form: what a text must be, for people, where the type does not say it.
+    """
+
+    name: str = ""
+    unit: str = ""
+    form: str = ""
+
+
+Channel = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^\S+$")]
+
+
+class Settings(BaseSettings):
+    """Every setting of the agent, checked. Immutable; secrets stay out of its repr."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        validate_default=True,
+    )
+
+    # --- Redis ------------------------------------------------------------------------
+
+    redis_url: Annotated[
+        SecretStr,
+        Variable("REDIS_URL", form="a URL that begins with redis://, rediss:// or unix://"),
+    ] = Field(SecretStr("redis://redis:6379"), description="The Redis (7.0 or later) or Valkey server.")
+
+    metrics_channel: Annotated[
+        Channel,
+        Variable("METRICS_CHANNEL", form="a channel's name, without spaces, of at most 256 characters"),
+    ] = Field("fullsend:metrics", description="The pub/sub channel that events arrive on.")
+
+    orchestrator_channel: Annotated[
+        Channel,
+        Variable(
+            "ORCHESTRATOR_CHANNEL",
+            form="a channel's name, without spaces, of at most 256 characters",
+        ),
+    ] = Field("fullsend:to_orchestrator", description="The pub/sub channel that alerts are delivered on.")
+
+    # --- Bridge -----------------------------------------------------------------------
+
+    max_event_bytes: Annotated[int, Variable(unit="bytes")] = Field(
+        262_144,
+        ge=1024,
+        le=16_777_216,
+        description="A larger event goes to the dead letters, unread.",
+    )
+    bridge_buffer_bytes: Annotated[int, Variable(unit="bytes")] = Field(
+        67_108_864,
+        ge=1_048_576,
+        le=4_294_967_296,
+        description="How much a bridge holds of what is not yet confirmed as written. "
+        "Past it events are lost, counted and logged.",
+    )
+    stream_max_length: Annotated[int, Variable(unit="entries")] = Field(
+        1_000_000,
+        ge=1_000,
+        le=1_000_000_000,
+        description="Hard cap of the stream of events. Below it only what every group has read and acked is trimmed.",
+    )
+
+    # --- Worker -----------------------------------------------------------------------
+
+    batch_size: Annotated[int, Variable(unit="events")] = Field(
+        500, ge=1, le=2_000, description="The most events that a worker reads and applies at once."
+    )
+    reclaim_idle_seconds: Annotated[float, Variable(unit="seconds")] = Field(
+        5.0,
+        ge=0.1,
+        le=3_600,
+        description="Events that a worker holds unfinished for so long are taken over by another. "
+        "Shorter recovers sooner; longer forgives slow workers.",
+    )
+    max_deliveries: Annotated[int, Variable(unit="deliveries")] = Field(
+        5,
+        ge=1,
+        le=1_000,
+        description="An event that was handed out so often and never finished goes to the dead letters.",
+    )
+    dead_letters_max_length: Annotated[int, Variable(unit="entries")] = Field(
+        10_000,
+        ge=100,
+        le=10_000_000,
+        description="How many dead letters are kept; the oldest go first.",
+    )
+    metrics_list: Annotated[bool, Variable()] = Field(
+        default=True,
+        description="Whether the agent itself pushes every event onto `metrics:{id}`. "
+        "Turn it off where the executor already does.",
+    )
+    metrics_list_length: Annotated[int, Variable(unit="events")] = Field(
+        10_000,
+        ge=1,
+        le=10_000_000,
+        description="How many events `metrics:{id}` keeps; the oldest go first.",
+    )
+    max_fields: Annotated[int, Variable(unit="fields")] = Field(
+        1_000,
+        ge=10,
+        le=100_000,
+        description="The most fields in one experiment's aggregate. Further names are counted, not stored.",
+    )
+    definitions_ttl_seconds: Annotated[float, Variable(unit="seconds")] = Field(
+        1.0,
+        ge=0,
+        le=3_600,
+        description="How long an experiment's definition is used before it is read again.",
+    )
+    consumer: Annotated[str, Variable(form="a name without spaces, of at most 100 characters")] = Field(
+        "",
+        max_length=100,
+        pattern=r"^\S*$",
+        description="A stable name of this process in the consumer group. "
+        "Empty: made of the host's name and the process id.",
+    )
+    consumer_expiry_seconds: Annotated[int, Variable(unit="seconds")] = Field(
+        3_600,
+        ge=10,
+        le=2_592_000,
+        description="A consumer that holds nothing and was not seen for so long is removed.",
+    )
+
+    # --- Judging and alerts -----------------------------------------------------------
+
+    min_samples: Annotated[int, Variable(unit="samples")] = Field(
+        20,
+        ge=1,
+        le=1_000_000,
+        description="The least denominator at which a rate's crossing is told as early.",
+    )
+    alert_alpha: Annotated[float, Variable(form="a probability between 0.000001 and 0.5")] = Field(
+        0.05,
+        ge=0.000_001,
+        le=0.5,
+        description="Of rates that sit exactly on their threshold, the share that may ever be confirmed as crossed.",
+    )
+    alert_evidence: Annotated[Evidence, Variable()] = Field(
+        "early",
+        description="`early` also tells of crossings that are not confirmed yet; `confirmed` waits.",
+    )
+    alert_cooldown_seconds: Annotated[int, Variable("ALERT_COOLDOWN_SECONDS", unit="seconds")] = Field(
+        300,
+        ge=1,
+        le=604_800,
+        description="The least time between two alerts about the same thing.",
+    )
+    alert_delivery_ttl_seconds: Annotated[int, Variable(unit="seconds")] = Field(
+        86_400,
+        ge=1,
+        le=2_592_000,
+        description="How long an alert waits for a subscriber before it is given up.",
+    )
+    alerts_max_length: Annotated[int, Variable(unit="entries")] = Field(
+        10_000,
+        ge=100,
+        le=10_000_000,
+        description="How many alerts the outbox and its history keep.",
+    )
+
+    # --- Scheduler --------------------------------------------------------------------
+
+    threshold_check_interval_seconds: Annotated[float, Variable("THRESHOLD_CHECK_INTERVAL_SECONDS", unit="seconds")] = (
+        Field(
+            60.0,
+            ge=0.1,
+            le=86_400,
+            description="How often criteria are checked besides after each event.",
+        )
+    )
+    summary_interval_seconds: Annotated[float, Variable("SUMMARY_INTERVAL_SECONDS", unit="seconds")] = Field(
+        3_600.0, ge=1, le=2_592_000, description="How often a summary of all experiments is sent."
+    )
+    quiet_after_seconds: Annotated[int, Variable(unit="seconds")] = Field(
+        3_600,
+        ge=1,
+        le=2_592_000,
+        description="An experiment without events for so long counts as quiet in summaries.",
+    )
+    lease_seconds: Annotated[float, Variable(unit="seconds")] = Field(
+        5.0,
+        ge=1,
+        le=300,
+        description="How long a leader keeps its lease without renewing it: the longest wait after a leader died.",
+    )
+
+    # --- Analyst ----------------------------------------------------------------------
+
+    google_api_key: Annotated[SecretStr | None, Variable("GOOGLE_API_KEY", form="an API key of Gemini")] = Field(
+        None,
+        description="The key for Gemini. Without it a plain template words alerts and summaries.",
+    )
+    model: Annotated[str, Variable(form="a model's name, without spaces")] = Field(
+        "gemini-3.5-flash-lite",
+        min_length=1,
+        max_length=200,
+        pattern=r"^\S+$",
+        description="The Gemini model.",
+    )
+
+    # --- Process ----------------------------------------------------------------------
+
+    http_host: Annotated[str, Variable(form="a host's name or address")] = Field(
+        "127.0.0.1",
+        min_length=1,
+        max_length=253,
+        pattern=r"^\S+$",
+        description="Where the endpoint listens. A container sets 0.0.0.0.",
+    )
+    http_port: Annotated[int, Variable(form="a port between 0 and 65535; 0 turns it off")] = Field(
+        9464,
+        ge=0,
+        le=65_535,
+        description="The port of `/metrics`, `/healthz`, `/readyz` and the status page.",
+    )
+    shutdown_seconds: Annotated[float, Variable(unit="seconds")] = Field(
+        10.0,
+        ge=0.1,
+        le=600,
+        description="The most time that a stop takes to finish and ack what was read.",
+    )
+    log_level: Annotated[LogLevel, Variable()] = Field("info", description="The least severe event that is logged.")
+    log_format: Annotated[LogFormat, Variable()] = Field(
+        "auto",
+        description="`text` for people, `json` for programs; `auto` is text on a terminal and JSON elsewhere.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Takes what the constructor was given; only `load_settings` reads the environment."""
+        return (init_settings,)
+
+    @field_validator("log_level", "log_format", "alert_evidence", mode="before")
+    @classmethod
+    def _accept_any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
+        fault = _fault_of_url(value.get_secret_value())
+        if fault:
+            raise ValueError(fault)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownVariable:
+    """A variable that looks like a setting and is none.
+
+    Attributes:
+        name: the variable as it was found.
+        closest: the setting that was probably meant, or None.
+    """
+
+    name: str
+    closest: str | None
+
+    def __str__(self) -> str:
+        """Words it for a log or a terminal."""
+        hint = f"; did you mean {self.closest}?" if self.closest else ""
+        return f"{self.name} is not a setting{hint}"
+
+
+def load_settings(environ: Mapping[str, str] | None = None, *, overrides: Mapping[str, str] | None = None) -> Settings:
+    """Reads the settings from the environment and checks them.
+
+    An empty variable counts as one that is not set. A secret may be given in a file:
+    `REDIS_URL_FILE` and `GOOGLE_API_KEY_FILE` name it.
+
+    Args:
+        environ: the variables; the process's own environment when None.
+        overrides: variables that stand above the environment, such as the options of a command.
+            An override of a secret also stands above its file.
+
+    Returns:
+        The settings, complete and within their bounds.
+
+    Raises:
+        ConfigError: one line for each wrong variable, with its name, its value (never that of a
+            secret) and what is allowed.
+    """
+    variables = dict(os.environ if environ is None else environ)
+    for name, text in (overrides or {}).items():
+        variables.pop(name + FILE_SUFFIX, None)
+        variables[name] = text
+
+    source = _EnvironmentSource(Settings, variables)
+    values = source()
+    faults = dict(source.faults)
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False, include_context=False):
+            field_name = str(detail["loc"][0])
+            faults.setdefault(field_name, _explain(field_name, variables, _own_words(detail)))
+        raise ConfigError("\n".join(faults[name] for name in Settings.model_fields if name in faults)) from None
+    if faults:
+        raise ConfigError("\n".join(faults[name] for name in Settings.model_fields if name in faults))
+    return settings
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[UnknownVariable]:
+    """Finds variables that begin with `REDIS_AGENT_` and set nothing: most of them are misspelt.
+
+    Args:
+        environ: the variables; the process's own environment when None.
+
+    Returns:
+        The unknown variables, sorted by name, each with the setting that it resembles most.
+    """
+    names = os.environ if environ is None else environ
+    known = set(variable_names())
+    return [
+        UnknownVariable(name, next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.8)), None))
+        for name in sorted(names)
+        if name.startswith(PREFIX) and name not in known and not _FOREIGN.fullmatch(name)
+    ]
+
+
+def variable_names() -> Iterator[str]:
+    """Yields every environment variable that is read, also those that name a secret's file."""
+    for field_name, field in Settings.model_fields.items():
+        name = variable_name(field_name)
+        yield name
+        if _is_secret(field):
+            yield name + FILE_SUFFIX
+
+
+def variable_name(field_name: str) -> str:
+    """Names the environment variable that sets a field of `Settings`."""
+    return _variable(Settings.model_fields[field_name]).name or PREFIX + field_name.upper()
+
+
+def redacted_url(url: str | SecretStr) -> str:
+    """Returns a Redis URL that may be shown: the password is replaced by `***`, the rest stays.
+
+    Args:
+        url: the URL, with or without credentials; what cannot be read as one is hidden whole.
+    """
+    text = url.get_secret_value() if isinstance(url, SecretStr) else url
+    try:
+        parts = urlsplit(text)
+        password = parts.password
+        _ = parts.port  # a password with a bare slash in it shows up here, as a port that is none
+    except ValueError:
+        return "(unreadable URL)"
+    if parts.scheme not in SCHEMES or "@" in parts.path:
+        return "(unreadable URL)"
+    netloc = parts.netloc
+    if password is not None:
+        netloc = f"{quote(parts.username or '')}:***@{netloc.rpartition('@')[2]}"
+    query = [(key, "***" if key == "password" else value) for key, value in parse_qsl(parts.query)]
+    shown = urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="*/"), ""))
+    # urlunsplit drops the empty host of unix:///path where there is no netloc.
+    return shown if "://" in shown else shown.replace(":", "://", 1)
+
+
+def markdown_table() -> str:
+    """Renders every setting as a Markdown table: variable, default, unit and bounds, what it is."""
+    lines = ["| variable | default | allowed | what it is |", "|---|---|---|---|"]
+    for field_name, field in Settings.model_fields.items():
+        name = f"`{variable_name(field_name)}`"
+        if _is_secret(field):
+            name += f", or `{variable_name(field_name)}{FILE_SUFFIX}`"
+        lines.append(f"| {name} | {_default(field)} | {_allowed(field)} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+class _EnvironmentSource(PydanticBaseSettingsSource):
+    """Finds the text of each field in a variable, or in the file that a variable names."""
+
+    def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str]) -> None:
+        super().__init__(settings_cls)
+        self._variables = variables
+        self.faults: dict[str, str] = {}
+
+    def __call__(self) -> dict[str, Any]:
+        found = {}
+        for field_name, field in self.settings_cls.model_fields.items():
+            try:
+                value, key, _ = self.get_field_value(field, field_name)
+            except ConfigError as fault:
+                self.faults[field_name] = str(fault)
+                continue
+            if value is not None:
+                found[key] = value
+        return found
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
+        name = variable_name(field_name)
+        value = self._variables.get(name, "").strip() or None
+        if _is_secret(field):
+            path = self._variables.get(name + FILE_SUFFIX, "").strip()
+            if path and value is not None:
+                raise ConfigError(f"{name} and {name}{FILE_SUFFIX}: both are set; set only one of them")
+            if path:
+                value = _read_secret(name + FILE_SUFFIX, path)
+        return value, field_name, False
+
+
+def _read_secret(name: str, path: str) -> str:
+    try:
+        value = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not a text file"
+        raise ConfigError(f"{name}={path!r}: the file cannot be read: {reason}") from None
+    if not value:
+        raise ConfigError(f"{name}={path!r}: the file is empty")
+    return value
+
+
+def _explain(field_name: str, variables: Mapping[str, str], fault: str) -> str:
+    field = Settings.model_fields[field_name]
+    name = variable_name(field_name)
+    allowed = f"must be {_allowed(field)}"
+    if _is_secret(field):
+        # Not even a part is shown: what cannot be parsed cannot be told from the secret in it.
+        given = name + FILE_SUFFIX if variables.get(name + FILE_SUFFIX) else name
+        return f"{given} (value not shown): {allowed}{f'; {fault}' if fault else ''}"
+    return f"{name}={_shown(variables.get(name, ''))}: {allowed}"
+
+
+def _own_words(detail: Any) -> str:
+    """Returns the reason that a validator of ours gave, or "" where the words are pydantic's."""
+    message = str(detail["msg"])
+    return message.removeprefix("Value error, ") if detail["type"] == "value_error" else ""
+
+
+def _shown(value: str) -> str:
+    return repr(value if len(value) <= _SHOWN_CHARACTERS else value[: _SHOWN_CHARACTERS - 3] + "...")
+
+
+def _variable(field: FieldInfo) -> Variable:
+    return next(item for item in field.metadata if isinstance(item, Variable))
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return field.annotation in (SecretStr, SecretStr | None)
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.default
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()
+    if isinstance(default, bool):
+        default = str(default).lower()
+    if isinstance(default, float):
+        default = f"{default:g}"
+    return f"`{default}`" if default not in (None, "") else "not set"
+
+
+def _allowed(field: FieldInfo) -> str:
+    """Says in words which values a field takes, in errors and in the documentation alike."""
+    variable = _variable(field)
+    if variable.form:
+        return variable.form
+    if field.annotation is bool:
+        return "true or false"
+    choices = get_args(field.annotation)
+    if choices:
+        return ", ".join(choices[:-1]) + f" or {choices[-1]}"
+    kind = "a whole number" if field.annotation is int else "a number"
+    unit = f"of {variable.unit}" if variable.unit else ""
+    least = next(item.ge for item in field.metadata if isinstance(item, annotated_types.Ge))
+    most = next(item.le for item in field.metadata if isinstance(item, annotated_types.Le))
+    return " ".join(part for part in (kind, unit, f"between {_number(least)} and {_number(most)}") if part)
+
+
+def _number(value: Any) -> str:
+    return f"{value:f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value}"
+
+
+def _fault_of_url(url: str) -> str:
+    """Says what is wrong with a Redis URL, without repeating any of it, or returns ""."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "its host or port cannot be read (percent-encode special characters in a password)"
+    if parts.scheme not in SCHEMES or "://" not in url:
+        return "it has another scheme"
+    if parts.scheme == "unix":
+        return "" if parts.path.strip("/") else "it names no socket"
+    if not parts.hostname:
+        return "it names no host"
+    if port == 0:
+        return "its port is 0"
+    database = parts.path.strip("/")
+    if database and not database.isdecimal():
+        return "what follows the host must be the number of a database"
+    return ""
