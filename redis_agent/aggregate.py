@@ -1,0 +1,181 @@
+"""Folds events into one change for each experiment, and changes into aggregates.
+
+A change is what `apply_batch.lua` adds in one step. Folding is exact: counts are integers, and sums of gauges are
+decimals with 12 places, so that the order in which workers apply their batches does not show in any digit.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+from redis_agent.clock import iso_from_ms
+from redis_agent.events import Reading
+
+# Decimal places kept of a gauge in its sum.
+SUM_PLACES = 12
+_ONE: int = 10**SUM_PLACES
+
+
+def sum_units(value: int | float) -> int:
+    """A gauge's value in units of 1e-12, rounded half to even; exact for up to 12 decimals."""
+    if type(value) is int:
+        return int(value) * _ONE
+    scaled = Decimal(repr(value)).scaleb(SUM_PLACES)
+    return int(scaled.to_integral_value(ROUND_HALF_EVEN))
+
+
+def units_text(units: int) -> str:
+    """Units of 1e-12 as a decimal text without trailing zeros.
+
+    >>> units_text(sum_units(0.1) + sum_units(0.2))
+    '0.3'
+    """
+    whole, fraction = divmod(abs(units), _ONE)
+    sign = "-" if units < 0 else ""
+    if not fraction:
+        return f"{sign}{whole}"
+    return f"{sign}{whole}.{fraction:012d}".rstrip("0")
+
+
+def number_text(value: int | float) -> str:
+    """The one text of a number: the shortest that reads back as the same, integers without a point."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return repr(value)
+
+
+def later_id(a: str, b: str) -> bool:
+    """Whether stream id `a` is after `b`."""
+    a_ms, _, a_seq = a.partition("-")
+    b_ms, _, b_seq = b.partition("-")
+    return (int(a_ms), int(a_seq)) > (int(b_ms), int(b_seq))
+
+
+@dataclass(slots=True)
+class GaugeChange:
+    """What a batch says of one gauge.
+
+    Attributes:
+        latest: the value that is latest in the stream.
+        latest_id: the stream id that set it.
+        units: sum of the values in units of 1e-12.
+        samples: how many values.
+        low: the smallest value.
+        high: the largest value.
+    """
+
+    latest: int | float
+    latest_id: str
+    units: int
+    samples: int
+    low: int | float
+    high: int | float
+
+
+@dataclass(slots=True)
+class ExperimentChange:
+    """What a batch adds to one experiment.
+
+    Attributes:
+        experiment_id: whose.
+        events: how many events.
+        first_ms: receipt of the earliest.
+        last_ms: receipt of the latest.
+        counters: event name -> how many times.
+        gauges: gauge name -> its change.
+        raw: the events as JSON bytes, in order.
+    """
+
+    experiment_id: str
+    events: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    gauges: dict[str, GaugeChange] = field(default_factory=dict)
+    raw: list[bytes] = field(default_factory=list)
+
+    def add(self, reading: Reading, *, entry_id: str, at_ms: int) -> None:
+        """Fold one event in."""
+        if self.events == 0:
+            self.first_ms = self.last_ms = at_ms
+        elif at_ms > self.last_ms:
+            self.last_ms = at_ms
+        elif at_ms < self.first_ms:
+            self.first_ms = at_ms
+        self.events += 1
+        self.raw.append(reading.raw)
+        name = reading.event.event
+        if name is not None:
+            self.counters[name] = self.counters.get(name, 0) + reading.count
+        for gauge, value in reading.gauges:
+            self._add_gauge(gauge, value, entry_id)
+
+    def _add_gauge(self, name: str, value: int | float, entry_id: str) -> None:
+        known = self.gauges.get(name)
+        if known is None:
+            self.gauges[name] = GaugeChange(value, entry_id, sum_units(value), 1, value, value)
+            return
+        # Reclaimed entries are older than new ones; within one batch ids may come in any order.
+        if not later_id(known.latest_id, entry_id):
+            known.latest, known.latest_id = value, entry_id
+        known.units += sum_units(value)
+        known.samples += 1
+        known.low = min(known.low, value)
+        known.high = max(known.high, value)
+
+    def plan(self) -> dict[str, Any]:
+        """The change as `apply_batch.lua` reads it; fractions as text."""
+        return {
+            "id": self.experiment_id,
+            "events": str(self.events),
+            "first": iso_from_ms(self.first_ms),
+            "last": iso_from_ms(self.last_ms),
+            "last_ms": self.last_ms,
+            "counters": [[name, str(count)] for name, count in self.counters.items()],
+            "gauges": [
+                [
+                    name,
+                    number_text(g.latest),
+                    g.latest_id,
+                    units_text(g.units),
+                    str(g.samples),
+                    number_text(g.low),
+                    number_text(g.high),
+                ]
+                for name, g in self.gauges.items()
+            ],
+        }
+
+
+def fold(readings: Iterable[tuple[str, int, Reading]]) -> dict[str, ExperimentChange]:
+    """Fold (entry id, receipt in ms, event) into one change for each experiment."""
+    changes: dict[str, ExperimentChange] = {}
+    for entry_id, at_ms, reading in readings:
+        experiment_id = reading.event.experiment_id
+        change = changes.get(experiment_id)
+        if change is None:
+            change = changes[experiment_id] = ExperimentChange(experiment_id)
+        change.add(reading, entry_id=entry_id, at_ms=at_ms)
+    return changes
+
+
+def as_aggregate(change: ExperimentChange) -> dict[str, str]:
+    """The aggregate hash that this change alone makes: what `replay` compares with.
+
+    The twin of `apply_batch.lua`; a property test holds the two together.
+    """
+    aggregate = {
+        "events_total": str(change.events),
+        "first_event_at": iso_from_ms(change.first_ms),
+        "last_updated": iso_from_ms(change.last_ms),
+    }
+    for name, count in change.counters.items():
+        aggregate[f"{name}_count"] = str(count)
+    for name, gauge in change.gauges.items():
+        aggregate[f"{name}_samples"] = str(gauge.samples)
+        aggregate[f"{name}_sum"] = units_text(gauge.units)
+        aggregate[f"{name}_min"] = number_text(gauge.low)
+        aggregate[f"{name}_max"] = number_text(gauge.high)
+        aggregate[f"{name}_latest"] = number_text(gauge.latest)
+    return aggregate

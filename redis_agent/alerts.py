@@ -1,0 +1,219 @@
+"""Alerts as the Orchestrator reads them: what they say and how they are told apart. Pure."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from redis_agent.clock import iso
+
+SOURCE = "redis_agent"
+# An alert is pasted into a prompt whole; texts from events are cut to this many characters.
+MAX_TEXT = 500
+# Alerts that concern no single experiment.
+ALL_EXPERIMENTS = "all"
+
+
+class AlertType(StrEnum):
+    """The types of the contract."""
+
+    SUCCESS = "success_threshold"
+    FAILURE = "failure_threshold"
+    ERROR = "error"
+    SUMMARY = "periodic_summary"
+
+
+class Severity(StrEnum):
+    """How much it matters."""
+
+    INFO = "info"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+# The Orchestrator's own scale, beside the severity.
+_PRIORITY = {Severity.INFO: "low", Severity.MEDIUM: "medium", Severity.HIGH: "high"}
+# An early crossing is told one severity lower.
+_LOWER = {Severity.HIGH: Severity.MEDIUM, Severity.MEDIUM: Severity.INFO}
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One alert.
+
+    Attributes:
+        alert_id: unique.
+        type: what kind.
+        experiment_id: which experiment, or "all".
+        severity: how much it matters.
+        message: makes sense alone.
+        timestamp: when it was raised, UTC.
+        fingerprint: tells alerts of one type and experiment apart; names the cooldown.
+        details: further fields of the JSON object, those of the contract first.
+    """
+
+    alert_id: str
+    type: AlertType
+    experiment_id: str
+    severity: Severity
+    message: str
+    timestamp: datetime
+    fingerprint: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON object that goes to the Orchestrator."""
+        return {
+            "type": self.type.value,
+            "experiment_id": self.experiment_id,
+            "message": self.message,
+            "severity": self.severity.value,
+            "timestamp": iso(self.timestamp),
+            "source": SOURCE,
+            "alert_id": self.alert_id,
+            "alert_type": self.type.value,
+            "priority": _PRIORITY[self.severity],
+            **{name: value for name, value in self.details.items() if value is not None},
+        }
+
+    def dumps(self) -> str:
+        """The JSON text."""
+        return json.dumps(self.as_json(), ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A criterion that is met, as the judge found it.
+
+    Attributes:
+        kind: "success" or "failure".
+        criterion: the author's text.
+        fingerprint: stable for this criterion.
+        metric, operator, threshold, value: the comparison that decided; None where there was none.
+        samples: trials behind the value, if it is a rate.
+        interval: where the rate lies, if it is one.
+        evidence: "fact", "early" or "confirmed".
+        reason: one sentence with the numbers.
+    """
+
+    kind: str
+    criterion: str
+    fingerprint: str
+    metric: str | None
+    operator: str | None
+    threshold: float | None
+    value: float | None
+    samples: int | None
+    interval: tuple[float, float] | None
+    evidence: str | None
+    reason: str
+
+
+def threshold_alert(crossing: Crossing, *, experiment_id: str, alert_id: str, now: datetime) -> Alert:
+    """The alert for a criterion that is met; an early one is one severity lower and says so."""
+    success = crossing.kind == "success"
+    severity = Severity.INFO if success else Severity.HIGH
+    early = crossing.evidence == "early"
+    if early:
+        severity = _LOWER.get(severity, severity)
+    kind = "success" if success else "failure"
+    lead = f"{experiment_id}: {kind} criterion {'looks' if early else 'is'} met"
+    message = f"{lead} ({_cut(crossing.criterion, 200)}). {crossing.reason}"
+    return Alert(
+        alert_id=alert_id,
+        type=AlertType.SUCCESS if success else AlertType.FAILURE,
+        experiment_id=experiment_id,
+        severity=severity,
+        message=_cut(message, 2 * MAX_TEXT),
+        timestamp=now,
+        # The first sight of a crossing must not hold back its confirmation.
+        fingerprint=f"{crossing.fingerprint}-early" if early else crossing.fingerprint,
+        details={
+            "criterion": crossing.criterion,
+            "current_value": crossing.value,
+            "metric": crossing.metric,
+            "value": crossing.value,
+            "threshold": crossing.threshold,
+            "operator": crossing.operator,
+            "evidence": crossing.evidence,
+            "samples": crossing.samples,
+            "interval": list(crossing.interval) if crossing.interval else None,
+            "recommendation": _recommendation(success=success, early=early),
+        },
+    )
+
+
+def _recommendation(*, success: bool, early: bool) -> str:
+    if early:
+        return "Early sign only: wait for more data before acting on it."
+    if success:
+        return "Review whether the experiment has reached its goal."
+    return "Review whether the experiment should go on."
+
+
+def error_alert(
+    *,
+    experiment_id: str,
+    alert_id: str,
+    now: datetime,
+    message: str | None,
+    error_type: str | None,
+    run_id: str | None,
+) -> Alert:
+    """The alert for an `error` event."""
+    said = _cut(message or "no message was given", MAX_TEXT)
+    kind = f" ({_cut(error_type, 100)})" if error_type else ""
+    return Alert(
+        alert_id=alert_id,
+        type=AlertType.ERROR,
+        experiment_id=experiment_id,
+        severity=Severity.HIGH,
+        message=f"{experiment_id}: an error was reported{kind}: {said}",
+        timestamp=now,
+        fingerprint=error_fingerprint(error_type, message),
+        details={
+            "metric": "error",
+            "error_type": _cut(error_type, 100) if error_type else None,
+            "run_id": _cut(run_id, 200) if run_id else None,
+            "recommendation": "Look into the error; the experiment may need attention.",
+        },
+    )
+
+
+def summary_alert(*, alert_id: str, now: datetime, summary: str, experiments: int) -> Alert:
+    """The periodic summary."""
+    return Alert(
+        alert_id=alert_id,
+        type=AlertType.SUMMARY,
+        experiment_id=ALL_EXPERIMENTS,
+        severity=Severity.INFO,
+        message=summary.partition("\n")[0],
+        timestamp=now,
+        fingerprint="",
+        details={"summary": summary, "experiment_count": experiments},
+    )
+
+
+_VARIABLE_PART = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}|\d+|'[^']*'|\"[^\"]*\"")
+
+
+def error_fingerprint(error_type: str | None, message: str | None) -> str:
+    """Errors of one type are one thing; without a type, messages alike but for numbers and quotes are."""
+    what = error_type or _VARIABLE_PART.sub("#", (message or "")[:MAX_TEXT]).strip()
+    return short_hash(what)
+
+
+def short_hash(what: str) -> str:
+    """Twelve hexadecimal digits that stand for a text in a key."""
+    encoded = what.encode("utf-8", "surrogatepass")
+    return hashlib.sha1(encoded, usedforsecurity=False).hexdigest()[:12]
+
+
+def _cut(what: str, limit: int) -> str:
+    """At most `limit` characters on one line, without characters that JSON or a terminal stumbles over."""
+    line = " ".join(what.encode("utf-8", "replace").decode().split())
+    line = "".join(c for c in line if c.isprintable())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,39 @@
+"""Time as a collaborator: a clock that tests can replace, and the one text form of an instant."""
+
+import time
+from datetime import UTC, datetime
+
+
+class Clock:
+    """The machine's clocks. Tests pass a subclass of their own."""
+
+    def now(self) -> datetime:
+        """Wall-clock time, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def now_ms(self) -> int:
+        """Wall-clock time in milliseconds since the epoch."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back; only differences mean anything."""
+        return time.monotonic()
+
+
+def iso_from_ms(epoch_ms: int) -> str:
+    """ISO 8601 in UTC with milliseconds, of fixed width, so that text order is time order.
+
+    >>> iso_from_ms(1705320123456)
+    '2024-01-15T12:02:03.456Z'
+    """
+    seconds, ms = divmod(epoch_ms, 1000)
+    moment = time.gmtime(seconds)
+    return (
+        f"{moment.tm_year:04d}-{moment.tm_mon:02d}-{moment.tm_mday:02d}"
+        f"T{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d}.{ms:03d}Z"
+    )
+
+
+def iso(moment: datetime) -> str:
+    """The same form for an aware datetime."""
+    return iso_from_ms(int(moment.timestamp() * 1000))

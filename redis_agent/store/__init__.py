@@ -1,0 +1,1 @@
+"""The only package that knows Redis: clients, key names, leases and typed wrappers over the scripts in lua/."""

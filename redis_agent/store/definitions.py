@@ -1,0 +1,86 @@
+"""Reads what others wrote about an experiment, in whatever form the key has."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from redis_agent.store import keys
+from redis_agent.store.stream import text
+
+# A definition larger than this is not read into memory for judging; people are told instead.
+MAX_DEFINITION_BYTES = 1_048_576
+
+Document = dict[str, str] | str
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """An experiment's two documents as they stand in Redis; None where there is no such key.
+
+    Attributes:
+        document: `experiments:{id}`.
+        specs: `metrics_specs:{id}`.
+        problem: why a document could not be read (a key of another type, too large); "" if all were.
+    """
+
+    document: Document | None
+    specs: Document | None
+    problem: str = ""
+
+
+class Definitions:
+    """Reads definitions, many in two round trips."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    async def read(self, experiment_ids: Sequence[str]) -> dict[str, Definition]:
+        """The definitions of these experiments; one without any key has both documents None."""
+        names = [keys.experiment(i) for i in experiment_ids]
+        names += [keys.metrics_specs(i) for i in experiment_ids]
+        async with self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(name)
+            replies = await pipe.execute(raise_on_error=False)
+        # A STRING answers WRONGTYPE to HGETALL; so does what is neither.
+        strings = [n for n, reply in enumerate(replies) if isinstance(reply, ResponseError)]
+        if strings:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for n in strings:
+                    pipe.getrange(names[n], 0, MAX_DEFINITION_BYTES)
+                for n, reply in zip(strings, await pipe.execute(raise_on_error=False), strict=True):
+                    replies[n] = reply
+        half = len(experiment_ids)
+        return {
+            experiment_id: _definition(replies[n], replies[half + n]) for n, experiment_id in enumerate(experiment_ids)
+        }
+
+
+def _definition(document: object, specs: object) -> Definition:
+    problems: list[str] = []
+    return Definition(
+        _document(document, "experiments", problems),
+        _document(specs, "metrics_specs", problems),
+        "; ".join(problems),
+    )
+
+
+def _document(reply: object, kind: str, problems: list[str]) -> Document | None:
+    if isinstance(reply, ResponseError):
+        problems.append(f"the {kind} key is neither a hash nor a string")
+        return None
+    if isinstance(reply, Exception):
+        raise reply
+    if isinstance(reply, dict):
+        if sum(map(len, reply.values())) > MAX_DEFINITION_BYTES:
+            problems.append(f"the {kind} key holds more than {MAX_DEFINITION_BYTES} bytes")
+            return None
+        return {text(field): text(value) for field, value in reply.items()} or None
+    if isinstance(reply, bytes):
+        if len(reply) > MAX_DEFINITION_BYTES:
+            problems.append(f"the {kind} key holds more than {MAX_DEFINITION_BYTES} bytes")
+            return None
+        return text(reply) or None
+    return None

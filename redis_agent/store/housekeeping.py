@@ -1,0 +1,97 @@
+"""What keeps Redis bounded, and where the scheduler remembers how far it came."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from redis_agent.store import keys, scripts
+from redis_agent.store.stream import text, trim
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryMark:
+    """The last interval that was summarised, and when that was done (ms)."""
+
+    slot: int
+    at_ms: int
+
+
+class Housekeeping:
+    """The scheduler's writes.
+
+    Args:
+        stream_max: length the stream of events is trimmed to.
+        alerts_max: length of the alert history.
+        consumer_expiry_seconds: a consumer that holds nothing is removed after so long.
+    """
+
+    def __init__(self, client: Redis, *, stream_max: int, alerts_max: int, consumer_expiry_seconds: float) -> None:
+        self._client = client
+        self._stream_max = stream_max
+        self._alerts_max = alerts_max
+        self._expiry_ms = int(consumer_expiry_seconds * 1000)
+
+    async def swept_ms(self) -> int:
+        """When the last complete sweep began; 0 if there was none."""
+        return int(await self._client.hget(keys.SCHEDULER, "swept_ms") or 0)
+
+    async def set_swept_ms(self, at_ms: int) -> None:
+        """A sweep that began then is complete."""
+        await self._client.hset(keys.SCHEDULER, "swept_ms", at_ms)
+
+    async def summary_mark(self) -> SummaryMark | None:
+        """The last summary; None before the first interval has ended."""
+        slot, at_ms = await self._client.hmget(keys.SCHEDULER, ["summary_slot", "summary_ms"])
+        return SummaryMark(int(slot), int(at_ms or 0)) if slot else None
+
+    async def set_summary_mark(self, slot: int, at_ms: int) -> None:
+        """This interval is summarised."""
+        await self._client.hset(keys.SCHEDULER, items=["summary_slot", slot, "summary_ms", at_ms])
+
+    async def trim(self, keep_going: Callable[[], bool]) -> int:
+        """Trim what has a length; never what a group has not read and acked. Entries removed."""
+        removed = 0
+        for stream, length in ((keys.STREAM, self._stream_max), (keys.OUTBOX, self._alerts_max)):
+            while keep_going():
+                trimmed, over = await trim(self._client, stream, length)
+                removed += trimmed
+                if not trimmed or not over:
+                    break
+        if removed:
+            await self._forget_before_first(keys.UNAPPLIED, keys.STREAM)
+            await self._forget_before_first(keys.UNDELIVERED, keys.OUTBOX)
+        return removed
+
+    async def _forget_before_first(self, ids_key: str, stream: str) -> None:
+        """Drop remembered ids of entries that are no longer in the stream."""
+        oldest = await self._client.xrange(stream, count=1)
+        first = text(oldest[0][0]) if oldest else None
+        async for member in self._client.sscan_iter(ids_key, count=500):
+            if first is None or _parts(text(member)) < _parts(first):
+                await self._client.srem(ids_key, member)
+
+    async def remove_consumers(self) -> list[str]:
+        """Remove consumers of both groups that hold nothing and were not seen for long."""
+        removed = []
+        for stream, group in (
+            (keys.STREAM, keys.GROUP),
+            (keys.OUTBOX, keys.DISPATCHER_GROUP),
+        ):
+            try:
+                consumers = await self._client.xinfo_consumers(stream, group)
+            except ResponseError:  # no such stream or group yet
+                continue
+            for consumer in consumers:
+                if consumer["pending"] or consumer["idle"] < self._expiry_ms:
+                    continue
+                args = [group, consumer["name"], self._expiry_ms]
+                if await scripts.run(self._client, "remove_consumer", [stream], args):
+                    removed.append(text(consumer["name"]))
+        return removed
+
+
+def _parts(entry_id: str) -> tuple[int, int]:
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq or 0)

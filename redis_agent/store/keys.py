@@ -1,0 +1,68 @@
+"""Every key and channel that the agent uses, each in one place, with its Redis type.
+
+The names are promises (docs/redis.md lists them for operators). No key literal stands anywhere else.
+"""
+
+# The channels are configurable (METRICS_CHANNEL, ORCHESTRATOR_CHANNEL); the keys are not.
+
+STREAM = "fullsend:metrics:stream"  # STREAM: data, at; one entry an event
+GROUP = "redis_agent"  # consumer group of STREAM
+DEAD_LETTERS = "fullsend:metrics:dead"  # STREAM: data, reason, source_id, deliveries, at
+OUTBOX = "fullsend:alerts"  # STREAM: data (the alert's JSON), at (ms of the event that caused it)
+DISPATCHER_GROUP = "dispatcher"  # consumer group of OUTBOX
+UNDELIVERED = "redis_agent:alerts:undelivered"  # SET of OUTBOX ids given up after their TTL
+
+EXPERIMENTS = "redis_agent:experiments"  # ZSET experiment -> ms of its last event
+FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been applied
+UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to the dead letters
+BRIDGE = "redis_agent:bridge"  # HASH: written (events mirrored so far), at (ms), gaps, gap_ms
+SCHEDULER = "redis_agent:scheduler"  # HASH: swept_ms, summary_slot
+REPLICAS = "redis_agent:replicas"  # ZSET replica|roles -> ms of its last sign of life
+
+LEASE_BRIDGE = "redis_agent:lease:bridge"  # STRING "token:owner" with a TTL
+LEASE_SCHEDULER = "redis_agent:lease:scheduler"  # STRING "token:owner" with a TTL
+LEASE_DISPATCHER = "redis_agent:lease:dispatcher"  # STRING "token:owner" with a TTL
+
+# What readers list as metrics_aggregated:* and experiments:*; the rest of the key is the id.
+AGGREGATE_PREFIX = "metrics_aggregated:"
+EXPERIMENT_PREFIX = "experiments:"
+
+
+def fence(lease: str) -> str:
+    """STRING: counter of the fencing tokens given out for a lease."""
+    return lease + ":fence"
+
+
+def aggregate(experiment_id: str) -> str:
+    """HASH: the experiment's aggregates under readable names."""
+    return AGGREGATE_PREFIX + experiment_id
+
+
+def raw_events(experiment_id: str) -> str:
+    """LIST: the experiment's newest events as they came, bounded."""
+    return "metrics:" + experiment_id
+
+
+def fold_state(experiment_id: str) -> str:
+    """HASH: `latest:<gauge>` -> stream id that set it, `refused:<name>` -> times refused."""
+    return "redis_agent:fold_state:" + experiment_id
+
+
+def experiment(experiment_id: str) -> str:
+    """HASH or STRING, written by others: the experiment's definition."""
+    return EXPERIMENT_PREFIX + experiment_id
+
+
+def metrics_specs(experiment_id: str) -> str:
+    """HASH or STRING, written by others: the experiment's metrics."""
+    return "metrics_specs:" + experiment_id
+
+
+def cooldown(experiment_id: str, alert_type: str, fingerprint: str) -> str:
+    """STRING with a TTL: the id of the alert that started this cooldown."""
+    return f"redis_agent:cooldown:{experiment_id}:{alert_type}:{fingerprint}"
+
+
+def alert_state(experiment_id: str) -> str:
+    """HASH: criterion fingerprint -> JSON of its state."""
+    return "redis_agent:alert_state:" + experiment_id

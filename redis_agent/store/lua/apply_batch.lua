@@ -1,0 +1,265 @@
+#!lua
+-- The gate: apply a batch of stream entries once, all or nothing.
+--
+-- Every entry must still be pending for the group; then the sums that Python folded are added, what could
+-- not be read goes to the dead letters, error alerts enter the outbox, and the entries are acked. When an
+-- entry is no longer pending (somebody else applied it), nothing is changed. Lua does not roll back, so
+-- everything is read and checked before the first write of data. XCLAIM before that only moves the entries
+-- to this consumer, which is harmless: whoever holds them folds them again.
+--
+-- KEYS: stream, dead_letters, outbox, experiments, floor, unapplied,
+--       then for each experiment: aggregate, raw_events, fold_state,
+--       then for each alert: cooldown
+-- ARGV: group, consumer, n, id * n, 'JUSTID', plan, then the blobs the plan names in its order:
+--       raw events of each experiment, data of each dead letter, data of each alert
+-- plan (JSON): {
+--   experiments: [{id, events, first, last, last_ms, counters: [[name, delta]...],
+--                  gauges: [[name, latest, latest_id, sum, samples, min, max]...], raw}...],
+--   dead: [[index of the id, reason, deliveries, at_ms, 1 if readable]...],
+--   alerts: [[alert_id, cooldown_seconds, at_ms]...],
+--   max_fields, max_raw, max_dead}     numbers as text where they may be fractions
+-- returns: {'applied', aggregates, refused, alerts}: for each experiment its aggregate as field, value...;
+--            refused: [experiment number, name]... beyond max_fields; for each alert 1 if raised, else 0
+--          {'stale', id...}: the ids that are still pending; nothing was changed
+--          {'conflict', experiment number, key, problem}: a key of the wrong form; nothing was changed
+-- cost: O(N + F) for N entries and F touched fields
+local STREAM, DEAD, OUTBOX, INDEX, FLOOR, UNAPPLIED = unpack(KEYS, 1, 6)
+local group, consumer, n = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+-- Exact decimals ---------------------------------------------------------------------------------------
+-- Sums are texts with up to 12 decimals. Lua's numbers are doubles, exact only to 2^53, so a text is added
+-- as three limbs of 12 digits: units of 1e12, of 1 and of 1e-12.
+local LIMB = 1e12
+
+local function limbs(text)
+  local sign, whole, fraction = text:match('^(%-?)(%d+)%.?(%d*)$')
+  if not whole then
+    return nil
+  end
+  local sgn = sign == '-' and -1 or 1
+  local high = #whole > 12 and tonumber(whole:sub(1, -13)) or 0
+  return sgn * high, sgn * tonumber(whole:sub(-12)), sgn * tonumber((fraction .. '000000000000'):sub(1, 12))
+end
+
+-- Bring the two lower limbs into 0 <= limb < 1e12; the sign of the whole is then that of the highest.
+local function carried(high, mid, low)
+  local carry = math.floor(low / LIMB)
+  mid, low = mid + carry, low - carry * LIMB
+  carry = math.floor(mid / LIMB)
+  return high + carry, mid - carry * LIMB, low
+end
+
+local function add(a, b)
+  if #a < 15 and #b < 15 and not a:find('.', 1, true) and not b:find('.', 1, true) then
+    return string.format('%.0f', tonumber(a) + tonumber(b))
+  end
+  local a_high, a_mid, a_low = limbs(a)
+  local b_high, b_mid, b_low = limbs(b)
+  local high, mid, low = carried(a_high + b_high, a_mid + b_mid, a_low + b_low)
+  local sign = ''
+  if high < 0 then
+    sign = '-'
+    high, mid, low = carried(-high, -mid, -low)
+  end
+  local text = high > 0 and string.format('%.0f%012.0f', high, mid) or string.format('%.0f', mid)
+  if low > 0 then
+    text = text .. '.' .. string.format('%012.0f', low):gsub('0+$', '')
+  end
+  return sign .. text
+end
+
+local function later(a, b)
+  local a_ms, a_seq = a:match('^(%d+)%-(%d+)$')
+  local b_ms, b_seq = b:match('^(%d+)%-(%d+)$')
+  if not a_ms then
+    return false
+  end
+  if a_ms == b_ms then
+    return tonumber(a_seq) > tonumber(b_seq)
+  end
+  return tonumber(a_ms) > tonumber(b_ms)
+end
+
+-- 1. The gate -------------------------------------------------------------------------------------------
+local pending = redis.call('XCLAIM', STREAM, group, consumer, 0, unpack(ARGV, 4, 4 + n))
+if #pending < n then
+  return {'stale', unpack(pending)}
+end
+
+-- 2. Read and check; nothing is written yet -------------------------------------------------------------
+local plan = cjson.decode(ARGV[5 + n])
+local writes, refused = {}, {}
+for e, change in ipairs(plan.experiments) do
+  local aggregate, raw_events, fold_state = KEYS[4 + 3 * e], KEYS[5 + 3 * e], KEYS[6 + 3 * e]
+  local names = {'events_total', 'first_event_at', 'last_updated'}
+  for _, counter in ipairs(change.counters) do
+    names[#names + 1] = counter[1] .. '_count'
+  end
+  local state_names = {'fields'}
+  for g, gauge in ipairs(change.gauges) do
+    for _, suffix in ipairs({'_samples', '_sum', '_min', '_max'}) do
+      names[#names + 1] = gauge[1] .. suffix
+    end
+    state_names[g + 1] = 'latest:' .. gauge[1]
+  end
+  local values = redis.pcall('HMGET', aggregate, unpack(names))
+  if values.err then
+    return {'conflict', e, aggregate, values.err}
+  end
+  if plan.max_raw > 0 then
+    local length = redis.pcall('LLEN', raw_events)
+    if type(length) == 'table' then
+      return {'conflict', e, raw_events, length.err}
+    end
+  end
+  local known = redis.pcall('HMGET', fold_state, unpack(state_names))
+  if known.err then
+    return {'conflict', e, fold_state, known.err}
+  end
+  -- Names in use, derived metrics not counted: what was refused once stays refused, whatever is derived.
+  local fields = tonumber(known[1] or '0')
+  local fields_before = fields
+
+  local set, state = {}, {}
+  local function put(field, value)
+    set[#set + 1], set[#set + 2] = field, value
+  end
+  local function total(at, delta)
+    local value = values[at] or '0'
+    if not limbs(value) then
+      return nil
+    end
+    return add(value, delta)
+  end
+  local function room(name, at, needed)
+    if values[at] then
+      return true
+    end
+    if fields + needed > plan.max_fields then
+      refused[#refused + 1] = {e, name}
+      return false
+    end
+    fields = fields + needed
+    return true
+  end
+
+  local events = total(1, change.events)
+  if not events then
+    return {'conflict', e, aggregate, 'events_total is not a number'}
+  end
+  put('events_total', events)
+  if not values[2] or change.first < values[2] then
+    put('first_event_at', change.first)
+  end
+  if not values[3] or change.last > values[3] then
+    put('last_updated', change.last)
+  end
+  local at = 4
+  for _, counter in ipairs(change.counters) do
+    if room(counter[1], at, 1) then
+      local sum = total(at, counter[2])
+      if not sum then
+        return {'conflict', e, aggregate, names[at] .. ' is not a number'}
+      end
+      put(names[at], sum)
+    end
+    at = at + 1
+  end
+  for g, gauge in ipairs(change.gauges) do
+    local name, latest, latest_id, sum, samples, low, high = unpack(gauge)
+    if room(name, at, 5) then
+      local new_samples, new_sum = total(at, samples), total(at + 1, sum)
+      if not new_samples or not new_sum then
+        return {'conflict', e, aggregate, name .. '_samples or _sum is not a number'}
+      end
+      put(name .. '_samples', new_samples)
+      put(name .. '_sum', new_sum)
+      local old_low, old_high = tonumber(values[at + 2] or nil), tonumber(values[at + 3] or nil)
+      if not old_low or tonumber(low) < old_low then
+        put(name .. '_min', low)
+      end
+      if not old_high or tonumber(high) > old_high then
+        put(name .. '_max', high)
+      end
+      -- The latest value is the one latest in the stream, in whatever order workers apply their batches.
+      if not known[g + 1] or later(latest_id, known[g + 1]) then
+        put(name .. '_latest', latest)
+        state[#state + 1], state[#state + 2] = state_names[g + 1], latest_id
+      end
+    end
+    at = at + 4
+  end
+  if fields > fields_before then
+    state[#state + 1], state[#state + 2] = 'fields', fields
+  end
+  writes[e] = {aggregate = aggregate, raw_events = raw_events, fold_state = fold_state, set = set, state = state}
+end
+
+-- 3. Write: from here on nothing can fail ---------------------------------------------------------------
+local blob = 6 + n
+local aggregates = {}
+for e, change in ipairs(plan.experiments) do
+  local write = writes[e]
+  redis.call('HSET', write.aggregate, unpack(write.set))
+  if #write.state > 0 then
+    redis.call('HSET', write.fold_state, unpack(write.state))
+  end
+  if change.raw > 0 then
+    local length = redis.call('RPUSH', write.raw_events, unpack(ARGV, blob, blob + change.raw - 1))
+    if length > plan.max_raw then
+      redis.call('LTRIM', write.raw_events, -plan.max_raw, -1)
+    end
+    blob = blob + change.raw
+  end
+  redis.call('ZADD', INDEX, 'GT', change.last_ms, change.id)
+  aggregates[e] = redis.call('HGETALL', write.aggregate)
+end
+for _, entry in ipairs(refused) do
+  local fold_state, field = writes[entry[1]].fold_state, 'refused:' .. entry[2]
+  -- Names refused are themselves bounded: the first hundred are kept for people to see.
+  if redis.call('HEXISTS', fold_state, field) == 1 or redis.call('HLEN', fold_state) < plan.max_fields + 100 then
+    redis.call('HINCRBY', fold_state, field, 1)
+  end
+end
+for _, letter in ipairs(plan.dead) do
+  local id = ARGV[3 + letter[1]]
+  redis.call('XADD', DEAD, 'MAXLEN', '~', plan.max_dead, '*', 'data', ARGV[blob], 'reason', letter[2],
+    'source_id', id, 'deliveries', letter[3], 'at', letter[4])
+  if letter[5] == 1 then
+    redis.call('SADD', UNAPPLIED, id)
+  end
+  blob = blob + 1
+end
+local raised = {}
+local first_cooldown = 7 + 3 * #plan.experiments
+for a, alert in ipairs(plan.alerts) do
+  raised[a] = 0
+  if redis.call('SET', KEYS[first_cooldown + a - 1], alert[1], 'NX', 'EX', alert[2]) then
+    redis.call('XADD', OUTBOX, '*', 'data', ARGV[blob], 'at', alert[3])
+    raised[a] = 1
+  end
+  blob = blob + 1
+end
+redis.call('XACK', STREAM, group, unpack(ARGV, 4, 3 + n))
+
+-- 4. The floor: where a lost group would be recreated ---------------------------------------------------
+local left = redis.call('XPENDING', STREAM, group)
+if left[1] > 0 then
+  local ms, seq = left[2]:match('(%d+)-(%d+)')
+  if tonumber(seq) > 0 then
+    redis.call('SET', FLOOR, ms .. '-' .. string.format('%.0f', tonumber(seq) - 1))
+  else
+    redis.call('SET', FLOOR, string.format('%.0f', tonumber(ms) - 1) .. '-18446744073709551615')
+  end
+else
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', STREAM)) do
+    if info[2] == group then
+      for field = 3, #info, 2 do
+        if info[field] == 'last-delivered-id' then
+          redis.call('SET', FLOOR, info[field + 1])
+        end
+      end
+    end
+  end
+end
+return {'applied', aggregates, refused, raised}

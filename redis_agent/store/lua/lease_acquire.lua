@@ -1,0 +1,13 @@
+#!lua
+-- Take a lease that nobody holds, with a fencing token that grows with every holder.
+-- KEYS: lease, fence
+-- ARGV: owner, ttl_ms
+-- returns: the value "token:owner" of whoever holds the lease now
+-- cost: O(1)
+local holder = redis.call('GET', KEYS[1])
+if holder then
+  return holder
+end
+local value = redis.call('INCR', KEYS[2]) .. ':' .. ARGV[1]
+redis.call('SET', KEYS[1], value, 'PX', ARGV[2])
+return value

@@ -1,0 +1,26 @@
+#!lua
+-- Write derived metrics beside the sums they were computed from, unless the sums have moved on since
+-- (whoever moved them writes newer ones).
+-- KEYS: aggregate of each experiment
+-- ARGV: for each experiment: events_total seen, number of fields to set, (field, value)..., number of
+--       fields to remove, field...
+-- returns: how many experiments were written
+-- cost: O(N) for N fields
+local written, arg = 0, 1
+for n = 1, #KEYS do
+  local seen, sets = ARGV[arg], tonumber(ARGV[arg + 1])
+  local first_set = arg + 2
+  local removes = tonumber(ARGV[first_set + 2 * sets])
+  local first_remove = first_set + 2 * sets + 1
+  arg = first_remove + removes
+  if redis.call('HGET', KEYS[n], 'events_total') == seen then
+    if sets > 0 then
+      redis.call('HSET', KEYS[n], unpack(ARGV, first_set, first_set + 2 * sets - 1))
+    end
+    if removes > 0 then
+      redis.call('HDEL', KEYS[n], unpack(ARGV, first_remove, arg - 1))
+    end
+    written = written + 1
+  end
+end
+return written

@@ -1,0 +1,134 @@
+"""The outbox: alerts enter it together with their cooldown, and leave it when somebody received them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from redis_agent.store import keys, scripts
+from redis_agent.store.stream import text
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """An alert to raise.
+
+    Attributes:
+        experiment_id, alert_type, fingerprint: name the cooldown.
+        cooldown_seconds: for which the same is not raised again.
+        alert_id: the alert's own id, kept as the cooldown's value.
+        data: the alert's JSON.
+        at_ms: when the bridge received the event that caused it; 0 when no event did.
+        state: what to keep in the experiment's alert state under the fingerprint; "" keeps nothing.
+    """
+
+    experiment_id: str
+    alert_type: str
+    fingerprint: str
+    cooldown_seconds: int
+    alert_id: str
+    data: str
+    at_ms: int
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """An alert in the outbox: its entry id, its JSON, and when its cause was received (ms, 0 if none)."""
+
+    id: str
+    data: str
+    at_ms: int
+
+
+# What delivering can come to, where it is not a number of receivers.
+NOT_PENDING = -1
+FENCED = -2
+
+
+class Outbox:
+    """Raises alerts."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    async def raise_(self, alerts: Sequence[Raise]) -> list[int]:
+        """Raise alerts in one step; for each 0, or the ms for which its cooldown still runs."""
+        names = [keys.OUTBOX]
+        args: list[str | int] = []
+        for alert in alerts:
+            names.append(keys.cooldown(alert.experiment_id, alert.alert_type, alert.fingerprint))
+            names.append(keys.alert_state(alert.experiment_id))
+            args += [alert.alert_id, alert.cooldown_seconds, alert.data, alert.at_ms]
+            args += [alert.fingerprint if alert.state else "", alert.state]
+        reply = await scripts.run(self._client, "raise_alerts", names, args)
+        return [int(outcome) for outcome in reply]
+
+    async def told(self, experiment_id: str) -> dict[str, str]:
+        """The experiment's alert state: fingerprint -> JSON."""
+        state = await self._client.hgetall(keys.alert_state(experiment_id))
+        return {text(field): text(value) for field, value in state.items()}
+
+    async def forget(self, experiment_id: str, fingerprints: Sequence[str]) -> None:
+        """Drop criteria that no longer hold from the experiment's alert state."""
+        await self._client.hdel(keys.alert_state(experiment_id), *fingerprints)
+
+
+class Delivery:
+    """The dispatcher's side of the outbox, as the holder of its lease."""
+
+    def __init__(self, *, reader: Redis, client: Redis, consumer: str, channel: str) -> None:
+        self._reader = reader
+        self._client = client
+        self._consumer = consumer
+        self._channel = channel
+
+    async def ensure_group(self) -> None:
+        """Create outbox and group where they are missing."""
+        try:
+            await self._client.xgroup_create(keys.OUTBOX, keys.DISPATCHER_GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+    async def take_over(self, count: int) -> list[OutboxEntry]:
+        """All that is pending, oldest first, whoever read it: the lease makes it ours."""
+        reply = await self._client.execute_command(
+            "XAUTOCLAIM", keys.OUTBOX, keys.DISPATCHER_GROUP, self._consumer, 0, "0-0",
+            "COUNT", count,
+        )  # fmt: skip
+        return _alerts(reply[1])
+
+    async def read(self, *, count: int, block_ms: int) -> list[OutboxEntry]:
+        """Alerts not read yet, oldest first; empty when the block ends without any."""
+        reply = await self._reader.execute_command(
+            "XREADGROUP", "GROUP", keys.DISPATCHER_GROUP, self._consumer,
+            "COUNT", count, "BLOCK", block_ms, "STREAMS", keys.OUTBOX, ">",
+        )  # fmt: skip
+        return _alerts(reply[0][1]) if reply else []
+
+    async def deliver(self, lease_value: str, entry_id: str, payload: str) -> int:
+        """Publish and ack in one step; the receivers, 0 for none (nothing changed), or a negative code."""
+        args = [lease_value, keys.DISPATCHER_GROUP, entry_id, self._channel, payload]
+        names = [keys.LEASE_DISPATCHER, keys.OUTBOX]
+        return int(await scripts.run(self._client, "deliver_alert", names, args))
+
+    async def give_up(self, lease_value: str, entry_id: str) -> int:
+        """Mark an alert as undelivered and ack it; 1 if done, 0 if not pending, or FENCED."""
+        args = [lease_value, keys.DISPATCHER_GROUP, entry_id]
+        names = [keys.LEASE_DISPATCHER, keys.OUTBOX, keys.UNDELIVERED]
+        return int(await scripts.run(self._client, "give_up_alert", names, args))
+
+
+def _alerts(rows: list[Any]) -> list[OutboxEntry]:
+    alerts = []
+    for row in rows:
+        if row is None or row[1] is None:
+            continue
+        fields = dict(zip(row[1][::2], row[1][1::2], strict=False))
+        at = fields.get(b"at", b"0")
+        at_ms = int(at) if at.isdigit() else 0
+        alerts.append(OutboxEntry(row[0].decode(), text(fields.get(b"data", b"")), at_ms))
+    return alerts

@@ -1,0 +1,80 @@
+"""What a role does after a failure of Redis: count it, say it now and then, wait with jitter, go on."""
+
+import asyncio
+from typing import Any
+
+from tenacity import RetryCallState, wait_random_exponential
+
+from redis_agent.log import Throttle
+from redis_agent.store.failures import Failure, Remedy, classify
+from redis_agent.telemetry import Telemetry
+
+# Seconds: the upper bound of the wait doubles from the first to the second with every failure in a row.
+_RETRY_WAIT = (0.05, 2.0)
+_PAUSE_WAIT = (0.5, 5.0)
+_FATAL_WAIT = (5.0, 30.0)
+
+
+class Recovery:
+    """The failures in a row of one loop.
+
+    Args:
+        log: the role's logger.
+        telemetry: counts errors by kind.
+        stop: ends a wait early.
+    """
+
+    def __init__(self, *, log: Any, telemetry: Telemetry, stop: asyncio.Event) -> None:
+        self._log = log
+        self._telemetry = telemetry
+        self._stop = stop
+        self._failures = 0
+        self._throttle = Throttle()
+
+    def succeeded(self) -> None:
+        """The loop works (again)."""
+        if self._failures:
+            self._log.info("recovered", failures=self._failures)
+            self._throttle.reset()
+            self._failures = 0
+
+    async def after(self, error: Exception, doing: str) -> Failure:
+        """Sort an error, say it at most every 30 s, and wait: full jitter, longer each time.
+
+        Args:
+            error: what happened.
+            doing: what failed, in a constant word or two.
+        """
+        failure = classify(error)
+        self._telemetry.redis_errors.labels(failure.kind).inc()
+        self._failures += 1
+        loop = asyncio.get_running_loop()
+        if self._throttle.due(f"{doing}:{failure.kind}", loop.time()):
+            self._log.warning(
+                "redis_failure",
+                doing=doing,
+                kind=failure.kind,
+                remedy=failure.remedy.value,
+                error=f"{type(error).__name__}: {error}"[:300],
+                failures=self._failures,
+            )
+        if failure.remedy is not Remedy.RECREATE or self._failures > 1:
+            await self._wait(failure.remedy)
+        return failure
+
+    async def _wait(self, remedy: Remedy) -> None:
+        first, longest = {Remedy.PAUSE: _PAUSE_WAIT, Remedy.FATAL: _FATAL_WAIT}.get(remedy, _RETRY_WAIT)
+        wait = wait_random_exponential(multiplier=first, max=longest)
+        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+        state.attempt_number = self._failures
+        await sleep_unless(self._stop, max(0.01, wait(state)))
+
+
+async def sleep_unless(stop: asyncio.Event, seconds: float) -> bool:
+    """Sleep, but wake at once when `stop` is set; whether it is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return stop.is_set()
+    return True

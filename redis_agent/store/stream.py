@@ -1,0 +1,302 @@
+"""The stream of events and the gate that applies it: reading, reclaiming, applying, trimming."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from redis_agent.store import keys, scripts
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEntry:
+    """One event as it stands in the stream.
+
+    Attributes:
+        id: the entry's id, "ms-seq".
+        data: the event's bytes as published; None when the entry has no such field.
+        at_ms: when the bridge received it.
+        deleted: True for an entry that is pending but gone from the stream.
+    """
+
+    id: str
+    data: bytes | None
+    at_ms: int
+    deleted: bool = False
+
+
+@dataclass(slots=True)
+class ExperimentUpdate:
+    """What a batch adds to one experiment.
+
+    Attributes:
+        experiment_id: whose.
+        plan: the change as `apply_batch.lua` reads it.
+        raw: the events for `metrics:{id}`, in order.
+    """
+
+    experiment_id: str
+    plan: dict[str, Any]
+    raw: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An entry that cannot be applied, and why.
+
+    Attributes:
+        position: the entry's index in the batch.
+        reason: "label: detail"; the label is one of a fixed set.
+        data: the original bytes.
+        at_ms: when the bridge received it.
+        readable: True when a replay of the stream would read it as an event.
+        deliveries: how often it was delivered, where that is known.
+    """
+
+    position: int
+    reason: str
+    data: bytes
+    at_ms: int
+    readable: bool = False
+    deliveries: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAlert:
+    """An alert that is raised in the script that acks the event."""
+
+    cooldown_key: str
+    cooldown_seconds: int
+    alert_id: str
+    data: str
+    at_ms: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """Everything that one call of the gate applies."""
+
+    ids: list[str]
+    updates: list[ExperimentUpdate] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    alerts: list[ErrorAlert] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The batch was applied.
+
+    Attributes:
+        aggregates: experiment -> its aggregate hash after the batch.
+        refused: (experiment, name) beyond the limit of names.
+        raised: for each error alert whether it was raised (else its cooldown was running).
+    """
+
+    aggregates: dict[str, dict[str, str]]
+    refused: list[tuple[str, str]]
+    raised: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """Nothing was changed: only these entries are still pending, the others are somebody else's work."""
+
+    pending: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Nothing was changed: one experiment's key has a form that cannot take the sums."""
+
+    experiment_id: str
+    key: str
+    problem: str
+
+
+class EventStream:
+    """The stream as one consumer of the group sees it.
+
+    Args:
+        reader: client for blocking reads; its socket timeout must exceed every block.
+        client: client for everything else.
+        consumer: this consumer's name.
+        max_fields: names an experiment's aggregate may hold.
+        max_raw: length of `metrics:{id}`; 0 writes none.
+        max_dead: length of the dead-letter stream.
+    """
+
+    def __init__(
+        self,
+        *,
+        reader: Redis,
+        client: Redis,
+        consumer: str,
+        max_fields: int,
+        max_raw: int,
+        max_dead: int,
+    ) -> None:
+        self._reader = reader
+        self._client = client
+        self._consumer = consumer
+        self._limits = {"max_fields": max_fields, "max_raw": max_raw, "max_dead": max_dead}
+
+    async def ensure_group(self) -> str | None:
+        """Create stream and group where missing, at the floor; the id created at, else None."""
+        created: bytes = await scripts.run(self._client, "group_ensure", [keys.STREAM, keys.FLOOR], [keys.GROUP])
+        return created.decode() or None
+
+    async def read_new(self, *, count: int, block_ms: int) -> list[StreamEntry]:
+        """Entries nobody in the group has been given yet; empty when the block ends without any."""
+        reply = await self._reader.execute_command(
+            "XREADGROUP", "GROUP", keys.GROUP, self._consumer,
+            "COUNT", count, "BLOCK", block_ms, "STREAMS", keys.STREAM, ">",
+        )  # fmt: skip
+        return _entries(reply[0][1]) if reply else []
+
+    async def read_own(self, *, after: str, count: int) -> list[StreamEntry]:
+        """This consumer's own pending entries after an id: what was read but not acked."""
+        reply = await self._client.execute_command(
+            "XREADGROUP", "GROUP", keys.GROUP, self._consumer,
+            "COUNT", count, "STREAMS", keys.STREAM, after,
+        )  # fmt: skip
+        return _entries(reply[0][1]) if reply else []
+
+    async def reclaim(self, *, cursor: str, idle_ms: int, count: int) -> tuple[str, list[StreamEntry]]:
+        """Take over entries that other consumers have held for too long.
+
+        Returns:
+            the cursor for the next call ("0-0" when the scan is complete) and the entries. Entries that are
+            gone from the stream are dropped from the pending list by the server.
+        """
+        reply = await self._client.execute_command(
+            "XAUTOCLAIM", keys.STREAM, keys.GROUP, self._consumer, idle_ms, cursor, "COUNT", count
+        )
+        return reply[0].decode(), _entries(reply[1])
+
+    async def apply(self, batch: Batch) -> Applied | Stale | Conflict:
+        """Apply a batch in one atomic step, once (see `lua/apply_batch.lua`)."""
+        experiment_keys: list[str] = []
+        blobs: list[bytes | str] = []
+        for update in batch.updates:
+            experiment_id = update.experiment_id
+            experiment_keys += (
+                keys.aggregate(experiment_id),
+                keys.raw_events(experiment_id),
+                keys.fold_state(experiment_id),
+            )
+            raw = update.raw[-self._limits["max_raw"] :] if self._limits["max_raw"] else []
+            update.plan["raw"] = len(raw)
+            blobs += raw
+        blobs += [letter.data for letter in batch.dead]
+        blobs += [alert.data for alert in batch.alerts]
+        plan = {
+            "experiments": [update.plan for update in batch.updates],
+            "dead": [[d.position + 1, d.reason, d.deliveries, d.at_ms, int(d.readable)] for d in batch.dead],
+            "alerts": [[a.alert_id, a.cooldown_seconds, a.at_ms] for a in batch.alerts],
+            **self._limits,
+        }
+        reply = await scripts.run(
+            self._client,
+            "apply_batch",
+            [
+                keys.STREAM,
+                keys.DEAD_LETTERS,
+                keys.OUTBOX,
+                keys.EXPERIMENTS,
+                keys.FLOOR,
+                keys.UNAPPLIED,
+                *experiment_keys,
+                *[alert.cooldown_key for alert in batch.alerts],
+            ],
+            [
+                keys.GROUP,
+                self._consumer,
+                len(batch.ids),
+                *batch.ids,
+                "JUSTID",
+                json.dumps(plan, separators=(",", ":")),
+                *blobs,
+            ],
+        )
+        return _applied(batch, reply)
+
+    async def ack_deleted(self, ids: Sequence[str]) -> None:
+        """Drop pending entries whose data is gone from the stream; there is nothing left to apply."""
+        await self._client.xack(keys.STREAM, keys.GROUP, *ids)
+
+    async def trim(self, max_length: int) -> tuple[int, int]:
+        """One step of trimming the stream; entries removed, and entries still over the length."""
+        return await trim(self._client, keys.STREAM, max_length)
+
+
+async def trim(client: Redis, stream: str, max_length: int) -> tuple[int, int]:
+    """One step of trimming any stream of ours (see `lua/trim.lua`)."""
+    try:
+        trimmed, over = await scripts.run(client, "trim", [stream], [max_length])
+    except ResponseError as error:
+        if "no such key" in str(error).lower():
+            return 0, 0
+        raise
+    return int(trimmed), int(over)
+
+
+def _entries(rows: list[Any]) -> list[StreamEntry]:
+    entries = []
+    for row in rows:
+        if row is None:  # 6.2 answers nil for an entry that is gone
+            continue
+        entry_id, fields = row
+        text_id = entry_id.decode()
+        if fields is None:
+            entries.append(StreamEntry(text_id, None, 0, deleted=True))
+            continue
+        data = at = None
+        for n in range(0, len(fields) - 1, 2):
+            if fields[n] == b"data":
+                data = fields[n + 1]
+            elif fields[n] == b"at":
+                at = fields[n + 1]
+        entries.append(StreamEntry(text_id, data, _received_ms(at, text_id)))
+    return entries
+
+
+def _received_ms(at: bytes | None, entry_id: str) -> int:
+    """The bridge's time of receipt; for entries written by others the time in their id."""
+    if at is not None and at.isdigit() and len(at) <= 14:
+        return int(at)
+    return int(entry_id.partition("-")[0])
+
+
+def _applied(batch: Batch, reply: list[Any]) -> Applied | Stale | Conflict:
+    outcome = reply[0]
+    if outcome == b"stale":
+        return Stale(frozenset(entry_id.decode() for entry_id in reply[1:]))
+    if outcome == b"conflict":
+        experiment_id = batch.updates[int(reply[1]) - 1].experiment_id
+        return Conflict(experiment_id, text(reply[2]), text(reply[3]))
+    return Applied(
+        aggregates={update.experiment_id: text_map(flat) for update, flat in zip(batch.updates, reply[1], strict=True)},
+        refused=[(batch.updates[int(n) - 1].experiment_id, text(name)) for n, name in reply[2]],
+        raised=[bool(outcome) for outcome in reply[3]],
+    )
+
+
+def text(value: Any) -> str:
+    """Text of a reply; what is not UTF-8 is shown, not refused.
+
+    redis-py types every reply as text or bytes; the clients here are made to answer bytes.
+    """
+    raw: bytes = value
+    return raw.decode("utf-8", "replace")
+
+
+def text_map(flat: list[bytes]) -> dict[str, str]:
+    """A flat field, value, ... reply as a dict of texts."""
+    try:
+        decoded = [value.decode() for value in flat]
+    except UnicodeDecodeError:
+        decoded = [text(value) for value in flat]
+    return dict(zip(decoded[::2], decoded[1::2], strict=True))

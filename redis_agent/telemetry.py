@@ -1,0 +1,143 @@
+"""What the program counts about itself, under the names that operators rely on. No label is unbounded."""
+
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+_LATENCY_BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+
+
+class Liveness:
+    """When each loop of the process last went round, for the readiness check."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def beat(self, loop: str) -> None:
+        """The loop goes round."""
+        self._last[loop] = time.monotonic()
+
+    def stalled(self, limit_seconds: float) -> list[str]:
+        """Loops that have not gone round for longer than the limit."""
+        now = time.monotonic()
+        return sorted(loop for loop, last in self._last.items() if now - last > limit_seconds)
+
+
+class BulkHistogram(Collector):
+    """A histogram that takes many observations at once: one call a batch instead of one an event."""
+
+    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._counts = [0] * (len(_LATENCY_BUCKETS) + 1)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe_many(self, seconds: Sequence[float]) -> None:
+        """Add observations, in seconds; what a clock's jump made negative counts as 0."""
+        counts = self._counts
+        for value in seconds:
+            counts[bisect_left(_LATENCY_BUCKETS, value)] += 1
+        self._sum += sum(value for value in seconds if value > 0)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """The buckets as Prometheus wants them, cumulative."""
+        total, buckets = 0, []
+        bounds = [*map(floatToGoString, _LATENCY_BUCKETS), "+Inf"]
+        for bound, count in zip(bounds, self._counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
+
+
+class Telemetry:
+    """The process's metrics, in a registry of its own so that tests can have several."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.events = Counter(
+            "redis_agent_events",
+            "Stream entries by what became of them: applied, dead_letter, stale (another worker applied it).",
+            ["result"],
+            registry=r,
+        )
+        self.batch_seconds = Histogram(
+            "redis_agent_batch_seconds",
+            "Time to fold and apply one batch.",
+            buckets=_LATENCY_BUCKETS,
+            registry=r,
+        )
+        self.event_latency = BulkHistogram(
+            "redis_agent_event_latency_seconds",
+            "From the bridge's receipt of an event until it was applied.",
+            registry=r,
+        )
+        self.alert_latency = Histogram(
+            "redis_agent_alert_latency_seconds",
+            "From the bridge's receipt of an event until its alert was delivered.",
+            buckets=_LATENCY_BUCKETS,
+            registry=r,
+        )
+        self.alerts = Counter(
+            "redis_agent_alerts",
+            "Alerts by outcome: sent, cooldown (held back), silenced, undelivered (nobody listened).",
+            ["type", "severity", "outcome"],
+            registry=r,
+        )
+        self.dead_letters = Counter(
+            "redis_agent_dead_letters", "Entries sent to the dead letters.", ["reason"], registry=r
+        )
+        self.names_refused = Counter(
+            "redis_agent_names_refused",
+            "Metrics not kept because their experiment had its full number of names, once a batch.",
+            registry=r,
+        )
+        self.definition_errors = Counter(
+            "redis_agent_definition_errors",
+            "Experiment definitions found that could not be understood fully.",
+            registry=r,
+        )
+        self.reclaimed = Counter("redis_agent_reclaimed", "Entries taken over from other consumers.", registry=r)
+        self.bridge_received = Counter("redis_agent_bridge_received", "Events received from the channel.", registry=r)
+        self.bridge_written = Counter("redis_agent_bridge_written", "Events written to the stream.", registry=r)
+        self.bridge_dropped = Counter(
+            "redis_agent_bridge_dropped",
+            "Events dropped because they could not be written for too long.",
+            registry=r,
+        )
+        self.bridge_buffer_bytes = Gauge(
+            "redis_agent_bridge_buffer_bytes", "Events received but not yet written.", registry=r
+        )
+        self.bridge_gaps = Counter("redis_agent_bridge_gaps", "Times in which events may have been missed.", registry=r)
+        self.bridge_leader = Gauge("redis_agent_bridge_leader", "1 where this process writes the stream.", registry=r)
+        self.scheduler_leader = Gauge(
+            "redis_agent_scheduler_leader", "1 where this process runs the schedule.", registry=r
+        )
+        self.llm_requests = Counter(
+            "redis_agent_llm_requests", "Requests to the language model.", ["outcome"], registry=r
+        )
+        self.llm_tokens = Counter("redis_agent_llm_tokens", "Tokens of the language model.", ["kind"], registry=r)
+        self.redis_errors = Counter(
+            "redis_agent_redis_errors", "Errors of Redis and the network.", ["kind"], registry=r
+        )
+        self.stream_lag = Gauge(
+            "redis_agent_stream_lag",
+            "Entries the group has not read yet; NaN while it is unknown.",
+            registry=r,
+        )
+        self.stream_lag_known = Gauge("redis_agent_stream_lag_known", "1 while the lag is known.", registry=r)
+        self.stream_length = Gauge("redis_agent_stream_length", "Entries in the stream of events.", registry=r)
+        self.pending_entries = Gauge("redis_agent_pending_entries", "Entries read but not acked.", registry=r)
+        self.oldest_pending = Gauge(
+            "redis_agent_oldest_pending_seconds", "Age of the oldest pending entry.", registry=r
+        )
+        self.oldest_unread = Gauge("redis_agent_oldest_unread_seconds", "Age of the oldest unread entry.", registry=r)
+        self.redis_up = Gauge("redis_agent_redis_up", "1 when Redis answered the last scrape.", registry=r)
