@@ -1,0 +1,360 @@
+"""The composition root: settings become clients, clients become roles, roles run until told to stop.
+
+Order matters when stopping: roles stop reading and finish what they read, then leases are handed over, then the
+endpoint and the connections close. What a deadline cuts short stays pending in Redis and is taken up by others.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from prometheus_client import Gauge
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from redis_agent import log
+from redis_agent.bridge import Bridge
+from redis_agent.clock import Clock
+from redis_agent.config import Settings, redacted_url
+from redis_agent.dispatcher import Dispatcher
+from redis_agent.endpoint import Endpoint
+from redis_agent.errors import RedisAccessError
+from redis_agent.judge import Judge, Rules
+from redis_agent.scheduler import Scheduler
+from redis_agent.store import keys
+from redis_agent.store.aggregates import Aggregates
+from redis_agent.store.client import REPLY_TIMEOUT_SECONDS, connect
+from redis_agent.store.definitions import Definitions
+from redis_agent.store.failures import Remedy, classify
+from redis_agent.store.housekeeping import Housekeeping
+from redis_agent.store.lease import Leadership, Lease
+from redis_agent.store.outbox import Delivery, Outbox
+from redis_agent.store.recovery import Recovery, sleep_unless
+from redis_agent.store.stream import EventStream
+from redis_agent.telemetry import Liveness, Telemetry
+from redis_agent.worker import Worker
+
+ROLES = ("bridge", "worker", "dispatcher", "scheduler")
+_ROSTER_SECONDS = 1.0
+# Replicas not heard of for so long leave the roster.
+_ROSTER_EXPIRY_MS = 60_000
+
+Run = Callable[[asyncio.Event], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every role of a process shares.
+
+    Attributes:
+        name: the process's name among the replicas, and its consumer's name.
+        owner: unique for this start of the process; leases are held under it.
+        client: short commands.
+    """
+
+    settings: Settings
+    name: str
+    owner: str
+    client: Redis
+    telemetry: Telemetry
+    liveness: Liveness
+    clock: Clock
+
+
+async def run(settings: Settings, *, roles: frozenset[str], stop: asyncio.Event | None = None) -> int:
+    """Run roles in this process until told to stop.
+
+    Args:
+        settings: checked settings.
+        roles: some of `ROLES`.
+        stop: ends the run when set; without it SIGTERM and SIGINT do, and a second one ends it hard.
+
+    Returns:
+        the exit code: 0 after a complete drain, 1 when the drain took longer than allowed.
+
+    Raises:
+        AgentError: what keeps the agent from starting, in words.
+    """
+    logger = log.get("app")
+    async with AsyncExitStack() as stack:
+        if stop is None:
+            stop = asyncio.Event()
+            stack.callback(_stop_on_signals(stop))
+        parts = await _parts(settings, stack)
+        async with AsyncExitStack() as serving:
+            runs = {role: await _role(role, parts, stack) for role in ROLES if role in roles}
+            bridge = runs.get("bridge")
+            endpoint = _endpoint(parts, roles, bridge if isinstance(bridge, Bridge) else None)
+            await endpoint.start()
+            serving.push_async_callback(endpoint.stop)
+            if not await _redis_answers(parts, stop):
+                return 0
+            logger.info("started", roles=sorted(roles), name=parts.name, redis=_shown(settings))
+            code = await _run_until_stopped(runs, parts, roles, stop)
+        logger.info("stopped", exit_code=code)
+        return code
+
+
+def _shown(settings: Settings) -> str:
+    return redacted_url(settings.redis_url.get_secret_value())
+
+
+async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
+    name = settings.consumer or f"{socket.gethostname()}-{os.getpid()}"
+    client = connect(settings.redis_url.get_secret_value(), name=f"redis-agent:{name}")
+    stack.push_async_callback(client.aclose)
+    return Parts(
+        settings=settings,
+        name=name,
+        owner=f"{name}-{uuid.uuid4().hex[:8]}",
+        client=client,
+        telemetry=Telemetry(),
+        liveness=Liveness(),
+        clock=Clock(),
+    )
+
+
+def _stop_on_signals(stop: asyncio.Event) -> Callable[[], None]:
+    """The first signal asks for a drain, a second one ends the process; returns how to undo this."""
+    loop = asyncio.get_running_loop()
+
+    def handle(signum: int) -> None:
+        if stop.is_set():
+            os._exit(128 + signum)  # whatever is unfinished stays pending in Redis
+        stop.set()
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, handle, signum)
+
+    def undo() -> None:
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(signum)
+
+    return undo
+
+
+async def _redis_answers(parts: Parts, stop: asyncio.Event) -> bool:
+    """Wait until Redis answers; False when told to stop before it did.
+
+    Raises:
+        RedisAccessError: it answers, but does not let us in.
+    """
+    logger = log.get("app")
+    recovery = Recovery(log=logger, telemetry=parts.telemetry, stop=stop)
+    while not stop.is_set():
+        try:
+            await parts.client.ping()
+        except (RedisError, OSError) as error:
+            if classify(error).remedy is Remedy.FATAL:
+                raise RedisAccessError(f"{_shown(parts.settings)} refuses: {error}") from error
+            await recovery.after(error, f"connect to {_shown(parts.settings)}")
+        else:
+            recovery.succeeded()
+            return True
+    return False
+
+
+async def _run_until_stopped(
+    runs: dict[str, "Worker | Bridge | Dispatcher | Scheduler"],
+    parts: Parts,
+    roles: frozenset[str],
+    stop: asyncio.Event,
+) -> int:
+    """Run the roles; a role that dies takes the others down in good order, then the process."""
+
+    async def guarded(run: Run) -> None:
+        try:
+            await run(stop)
+        finally:
+            stop.set()
+
+    async def everything() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for part in runs.values():
+                tasks.create_task(guarded(part.run))
+            tasks.create_task(_roster(parts, roles, stop))
+
+    running = asyncio.create_task(everything())
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    done, _ = await asyncio.wait({running}, timeout=parts.settings.shutdown_seconds)
+    if not done:
+        log.get("app").error("drain_too_long", seconds=parts.settings.shutdown_seconds)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return 1
+    running.result()
+    return 0
+
+
+async def _roster(parts: Parts, roles: frozenset[str], stop: asyncio.Event) -> None:
+    """Keep this process among the replicas that `redis-agent status` shows."""
+    member = f"{parts.name}|{','.join(sorted(roles))}"
+    recovery = Recovery(log=log.get("app"), telemetry=parts.telemetry, stop=stop)
+    while not stop.is_set():
+        try:
+            now_ms = parts.clock.now_ms()
+            async with parts.client.pipeline(transaction=False) as pipe:
+                pipe.zadd(keys.REPLICAS, {member: now_ms})
+                pipe.zremrangebyscore(keys.REPLICAS, "-inf", now_ms - _ROSTER_EXPIRY_MS)
+                await pipe.execute()
+            recovery.succeeded()
+        except (RedisError, OSError) as error:
+            await recovery.after(error, "roster")
+        await sleep_unless(stop, _ROSTER_SECONDS)
+    try:
+        await parts.client.zrem(keys.REPLICAS, member)
+    except (RedisError, OSError) as error:
+        log.get("app").debug("roster_not_left", error=str(error)[:200])
+
+
+# Roles ---------------------------------------------------------------------------------------------------------
+
+
+async def _role(role: str, parts: Parts, stack: AsyncExitStack) -> "Worker | Bridge | Dispatcher | Scheduler":
+    if role == "bridge":
+        return _bridge(parts)
+    if role == "worker":
+        return _worker(parts, _reader(parts, stack))
+    if role == "dispatcher":
+        return _dispatcher(parts, _reader(parts, stack))
+    return _scheduler(parts)
+
+
+def _reader(parts: Parts, stack: AsyncExitStack) -> Redis:
+    """A client of its own for blocking reads, so that nothing short waits behind them."""
+    url = parts.settings.redis_url.get_secret_value()
+    client = connect(url, name=f"redis-agent:{parts.name}:reader", reply_timeout=REPLY_TIMEOUT_SECONDS)
+    stack.push_async_callback(client.aclose)
+    return client
+
+
+def _leadership(parts: Parts, name: str, role: str, gauge: Gauge | None) -> Leadership:
+    seconds = parts.settings.lease_seconds
+    return Leadership(
+        lease=Lease(parts.client, name=name, owner=parts.owner, ttl_ms=int(seconds * 1000)),
+        ttl_seconds=seconds,
+        log=log.get(role),
+        telemetry=parts.telemetry,
+        gauge=gauge,
+    )
+
+
+def _bridge(parts: Parts) -> Bridge:
+    settings = parts.settings
+    return Bridge(
+        client=parts.client,
+        channel=settings.metrics_channel,
+        leadership=_leadership(parts, keys.LEASE_BRIDGE, "bridge", parts.telemetry.bridge_leader),
+        telemetry=parts.telemetry,
+        liveness=parts.liveness,
+        clock=parts.clock,
+        batch_size=settings.batch_size,
+        buffer_bytes=settings.bridge_buffer_bytes,
+    )
+
+
+def _judge(parts: Parts) -> Judge:
+    settings = parts.settings
+    return Judge(
+        definitions=Definitions(parts.client),
+        aggregates=Aggregates(parts.client),
+        outbox=Outbox(parts.client),
+        telemetry=parts.telemetry,
+        liveness=parts.liveness,
+        clock=parts.clock,
+        rules=Rules(
+            alpha=settings.alert_alpha,
+            min_samples=settings.min_samples,
+            early=settings.alert_evidence == "early",
+            cooldown_seconds=settings.alert_cooldown_seconds,
+            definitions_ttl_seconds=settings.definitions_ttl_seconds,
+        ),
+    )
+
+
+def _worker(parts: Parts, reader: Redis) -> Worker:
+    settings = parts.settings
+    stream = EventStream(
+        reader=reader,
+        client=parts.client,
+        consumer=parts.name,
+        max_fields=settings.max_fields,
+        max_raw=settings.metrics_list_length if settings.metrics_list else 0,
+        max_dead=settings.dead_letters_max_length,
+    )
+    return Worker(
+        stream=stream,
+        judge=_judge(parts),
+        telemetry=parts.telemetry,
+        liveness=parts.liveness,
+        clock=parts.clock,
+        batch_size=settings.batch_size,
+        max_event_bytes=settings.max_event_bytes,
+        reclaim_idle_seconds=settings.reclaim_idle_seconds,
+        cooldown_seconds=settings.alert_cooldown_seconds,
+    )
+
+
+def _dispatcher(parts: Parts, reader: Redis) -> Dispatcher:
+    settings = parts.settings
+    return Dispatcher(
+        delivery=Delivery(
+            reader=reader,
+            client=parts.client,
+            consumer=parts.name,
+            channel=settings.orchestrator_channel,
+        ),
+        leadership=_leadership(parts, keys.LEASE_DISPATCHER, "dispatcher", None),
+        telemetry=parts.telemetry,
+        liveness=parts.liveness,
+        clock=parts.clock,
+        ttl_seconds=settings.alert_delivery_ttl_seconds,
+    )
+
+
+def _scheduler(parts: Parts) -> Scheduler:
+    settings = parts.settings
+    return Scheduler(
+        leadership=_leadership(parts, keys.LEASE_SCHEDULER, "scheduler", parts.telemetry.scheduler_leader),
+        judge=_judge(parts),
+        aggregates=Aggregates(parts.client),
+        outbox=Outbox(parts.client),
+        housekeeping=Housekeeping(
+            parts.client,
+            stream_max=settings.stream_max_length,
+            alerts_max=settings.alerts_max_length,
+            consumer_expiry_seconds=settings.consumer_expiry_seconds,
+        ),
+        telemetry=parts.telemetry,
+        liveness=parts.liveness,
+        clock=parts.clock,
+        sweep_seconds=settings.threshold_check_interval_seconds,
+        summary_seconds=settings.summary_interval_seconds,
+        quiet_after_seconds=settings.quiet_after_seconds,
+    )
+
+
+def _endpoint(parts: Parts, roles: frozenset[str], bridge: Bridge | None) -> Endpoint:
+    def hindrances() -> list[str]:
+        if bridge is not None and not bridge.ready:
+            return ["the bridge's subscription does not stand"]
+        return []
+
+    return Endpoint(
+        client=parts.client,
+        telemetry=parts.telemetry,
+        liveness=parts.liveness,
+        clock=parts.clock,
+        roles=roles,
+        hindrances=hindrances,
+        host=parts.settings.http_host,
+        port=parts.settings.http_port,
+        required="http_port" in parts.settings.model_fields_set,
+    )

@@ -1,0 +1,355 @@
+"""Judging: aggregates as the gate returned them become derived metrics and alerts.
+
+Used by the worker after every batch and by the scheduler's sweep. It stands outside the gate on purpose: a batch is
+applied whether or not its experiments can be judged, and what a crash leaves unjudged the next sweep judges.
+"""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from redis_agent import criteria, experiments, log
+from redis_agent.alerts import Alert, Crossing, threshold_alert
+from redis_agent.clock import Clock, iso
+from redis_agent.criteria import Evaluation
+from redis_agent.experiments import Experiment, Verdict
+from redis_agent.store.aggregates import Aggregates, DerivedUpdate
+from redis_agent.store.definitions import Definition, Definitions
+from redis_agent.store.outbox import Outbox, Raise
+from redis_agent.store.recovery import Recovery, sleep_unless
+from redis_agent.telemetry import Liveness, Telemetry
+
+# A cooldown that is known to run is not asked for again for so long, at most.
+_COOLDOWN_MEMORY_SECONDS = 5.0
+# Bounds of what is remembered between batches; beyond it is forgotten and read again.
+_MEMORY = 10_000
+
+
+@dataclass(slots=True)
+class Item:
+    """One experiment to judge.
+
+    Attributes:
+        experiment_id: which.
+        fields: its aggregate hash.
+        at_ms: receipt of the newest event that led here; 0 when time alone did.
+        told: fingerprints already told that time alone may not tell again.
+    """
+
+    experiment_id: str
+    fields: dict[str, str]
+    at_ms: int = 0
+    told: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(slots=True)
+class Judgement:
+    """What judging one experiment came to."""
+
+    experiment: Experiment
+    verdicts: list[Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that decide what is told.
+
+    Attributes:
+        alpha: level of the anytime-valid test.
+        min_samples: trials below which a rate is not believed.
+        early: whether crossings are told before they are confirmed.
+        cooldown_seconds: between two alerts about the same criterion.
+        definitions_ttl_seconds: how long a definition that was read is used.
+    """
+
+    alpha: float
+    min_samples: int
+    early: bool
+    cooldown_seconds: int
+    definitions_ttl_seconds: float
+
+
+class Judge:
+    """Judges experiments and raises their alerts."""
+
+    def __init__(
+        self,
+        *,
+        definitions: Definitions,
+        aggregates: Aggregates,
+        outbox: Outbox,
+        telemetry: Telemetry,
+        liveness: Liveness,
+        clock: Clock,
+        rules: Rules,
+    ) -> None:
+        self._definitions = definitions
+        self._aggregates = aggregates
+        self._outbox = outbox
+        self._telemetry = telemetry
+        self._liveness = liveness
+        self._clock = clock
+        self._rules = rules
+        self._log = log.get("judge")
+        self._known: dict[str, tuple[float, Experiment]] = {}
+        self._parsed: dict[str, tuple[Definition, Experiment]] = {}
+        self._cooling: dict[tuple[str, str, str], float] = {}
+        self._said: set[tuple[str, str]] = set()
+        self._mailbox: dict[str, Item] = {}
+        self._posted = asyncio.Event()
+
+    # After every batch -------------------------------------------------------------------------------------
+
+    def submit(self, aggregates: Mapping[str, dict[str, str]], at_ms: int) -> None:
+        """Have these experiments judged soon; newer aggregates replace older ones not judged yet."""
+        for experiment_id, fields in aggregates.items():
+            self._mailbox[experiment_id] = Item(experiment_id, fields, at_ms)
+        self._posted.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Judge what is submitted until told to stop and nothing is left.
+
+        Under load experiments are judged less often than batches are applied: judging rests for as long as it
+        worked, so that it never takes more than half of the process.
+        """
+        recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
+        loop = asyncio.get_running_loop()
+        while self._mailbox or not stop.is_set():
+            self._liveness.beat("worker.judge")
+            if not self._mailbox:
+                self._posted.clear()
+                waits = [asyncio.ensure_future(e.wait()) for e in (stop, self._posted)]
+                await asyncio.wait(waits, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+                for wait in waits:
+                    wait.cancel()
+                continue
+            items, self._mailbox = list(self._mailbox.values()), {}
+            started = loop.time()
+            try:
+                await self.judge(items)
+                recovery.succeeded()
+            except (RedisError, OSError) as error:
+                for item in items:
+                    self._mailbox.setdefault(item.experiment_id, item)
+                await recovery.after(error, "judge")
+                if stop.is_set():
+                    return  # the next sweep judges them
+            await sleep_unless(stop, min(0.5, loop.time() - started))
+
+    # Judging -----------------------------------------------------------------------------------------------
+
+    async def judge(self, items: Sequence[Item]) -> list[Judgement]:
+        """Judge experiments: write their derived metrics, raise the alerts that are due.
+
+        Raises:
+            RedisError, OSError: nothing is half done; judging again is safe.
+        """
+        found = await self._experiments([item.experiment_id for item in items])
+        now = self._clock.now()
+        updates: list[DerivedUpdate] = []
+        alerts: list[tuple[Alert, Item]] = []
+        judgements: list[Judgement] = []
+        for item in items:
+            experiment = found.get(item.experiment_id)
+            if experiment is None:
+                continue
+            try:
+                update = derived_update(experiment, item.fields)
+                verdicts = self._verdicts(experiment, item.fields)
+                due = self._due_alerts(item, verdicts, now)
+            except Exception:  # noqa: BLE001 - one experiment must not stop the others
+                self._once(item.experiment_id, "judging_failed", exc_info=True)
+                continue
+            if update is not None:
+                updates.append(update)
+            alerts += [(alert, item) for alert in due]
+            judgements.append(Judgement(experiment, verdicts))
+        if updates:
+            await self._aggregates.write_derived(updates)
+        if alerts:
+            await self._raise(alerts)
+        return judgements
+
+    async def look(self, items: Sequence[Item]) -> list[Judgement]:
+        """Judge experiments without telling or writing anything.
+
+        Raises:
+            RedisError, OSError: definitions could not be read.
+        """
+        found = await self._experiments([item.experiment_id for item in items])
+        judgements = []
+        for item in items:
+            experiment = found.get(item.experiment_id)
+            if experiment is None:
+                continue
+            try:
+                judgements.append(Judgement(experiment, self._verdicts(experiment, item.fields)))
+            except Exception:  # noqa: BLE001 - one experiment must not stop the others
+                self._once(item.experiment_id, "judging_failed", exc_info=True)
+        return judgements
+
+    def _verdicts(self, experiment: Experiment, fields: Mapping[str, str]) -> list[Verdict]:
+        if not experiment.judged:
+            return []
+        return experiments.judge(
+            experiment,
+            fields,
+            now=self._clock.now(),
+            alpha=self._rules.alpha,
+            min_samples=self._rules.min_samples,
+        )
+
+    def _due_alerts(self, item: Item, verdicts: Sequence[Verdict], now: datetime) -> list[Alert]:
+        """The alerts of criteria that are met, as far as they are to be told."""
+        alerts = []
+        for verdict in verdicts:
+            evaluation = verdict.evaluation
+            if evaluation is None or evaluation.state != "met" or verdict.fingerprint in item.told:
+                continue
+            if evaluation.evidence == "early" and not self._rules.early:
+                continue
+            alerts.append(
+                threshold_alert(
+                    crossing(verdict, evaluation),
+                    experiment_id=item.experiment_id,
+                    alert_id=str(uuid.uuid4()),
+                    now=now,
+                )
+            )
+        return alerts
+
+    async def _raise(self, alerts: list[tuple[Alert, Item]]) -> None:
+        now = asyncio.get_running_loop().time()
+        asked: list[Alert] = []
+        raises: list[Raise] = []
+        for alert, item in alerts:
+            key = (alert.experiment_id, alert.type.value, alert.fingerprint)
+            if self._cooling.get(key, 0.0) > now:
+                self._count(alert, "cooldown")
+                continue
+            asked.append(alert)
+            raises.append(
+                Raise(
+                    experiment_id=alert.experiment_id,
+                    alert_type=alert.type.value,
+                    fingerprint=alert.fingerprint,
+                    cooldown_seconds=self._rules.cooldown_seconds,
+                    alert_id=alert.alert_id,
+                    data=alert.dumps(),
+                    at_ms=item.at_ms,
+                    state=_state(alert),
+                )
+            )
+        if not raises:
+            return
+        outcomes = await self._outbox.raise_(raises)
+        if len(self._cooling) > _MEMORY:
+            self._cooling.clear()
+        for alert, remaining_ms in zip(asked, outcomes, strict=True):
+            key = (alert.experiment_id, alert.type.value, alert.fingerprint)
+            seconds = remaining_ms / 1000 if remaining_ms else self._rules.cooldown_seconds
+            self._cooling[key] = now + min(seconds, _COOLDOWN_MEMORY_SECONDS)
+            if remaining_ms:
+                self._count(alert, "cooldown")
+            else:
+                self._log.info("alert_raised", alert=alert.as_json())
+
+    def _count(self, alert: Alert, outcome: str) -> None:
+        self._telemetry.alerts.labels(alert.type.value, alert.severity.value, outcome).inc()
+
+    # Definitions -------------------------------------------------------------------------------------------
+
+    async def _experiments(self, ids: Sequence[str]) -> dict[str, Experiment]:
+        """The experiments that are defined, read again when what is known has grown old."""
+        now = asyncio.get_running_loop().time()
+        wanted = [i for i in ids if i not in self._known or self._known[i][0] <= now]
+        if wanted:
+            read = await self._definitions.read(wanted)
+            if len(self._known) > _MEMORY:
+                self._known.clear()
+                self._parsed.clear()
+            for experiment_id, definition in read.items():
+                experiment = self._understood(experiment_id, definition)
+                if experiment is None:
+                    # Asked for again with the next event: an experiment may be defined after its first one.
+                    self._known.pop(experiment_id, None)
+                else:
+                    until = now + self._rules.definitions_ttl_seconds
+                    self._known[experiment_id] = (until, experiment)
+        return {i: self._known[i][1] for i in ids if i in self._known}
+
+    def _understood(self, experiment_id: str, definition: Definition) -> Experiment | None:
+        if definition.problem:
+            self._once(experiment_id, "definition_unreadable", problem=definition.problem)
+        known = self._parsed.get(experiment_id)
+        if known is not None and known[0] == definition:
+            return known[1]
+        experiment = parse_definition(experiment_id, definition)
+        if isinstance(experiment, Experiment):
+            for problem in experiment.problems:
+                self._once(experiment_id, "definition_problem", problem=problem)
+            self._parsed[experiment_id] = (definition, experiment)
+            return experiment
+        if experiment:
+            self._once(experiment_id, "definition_unreadable", problem=experiment)
+        return None
+
+    def _once(self, experiment_id: str, event: str, **fields: Any) -> None:
+        """Say a problem of one experiment once, not with every batch."""
+        what = (experiment_id, f"{event}:{fields.get('problem', '')}")
+        if what in self._said:
+            return
+        if len(self._said) > _MEMORY:
+            self._said.clear()
+        self._said.add(what)
+        self._telemetry.definition_errors.inc()
+        self._log.warning(event, experiment_id=experiment_id, **fields)
+
+
+def parse_definition(experiment_id: str, definition: Definition) -> Experiment | str:
+    """The experiment a definition describes, or why not ("" when there is none)."""
+    if definition.document is None and definition.specs is None:
+        return definition.problem
+    try:
+        return experiments.parse_experiment(experiment_id, definition.document or {}, definition.specs)
+    except ValueError as problem:
+        return str(problem)
+
+
+def derived_update(experiment: Experiment, fields: Mapping[str, str]) -> DerivedUpdate | None:
+    """What must change in the aggregate hash so that its derived metrics are those of its sums."""
+    derived = experiments.derived(experiment, fields)
+    changed = {name: value for name, value in derived.items() if fields.get(name) != value}
+    gone = [name for name in fields if name not in derived and not criteria.is_base_field(name)]
+    if not changed and not gone:
+        return None
+    return DerivedUpdate(experiment.id, fields.get("events_total", ""), changed, gone)
+
+
+def crossing(verdict: Verdict, evaluation: Evaluation) -> Crossing:
+    """A verdict in the words of an alert."""
+    return Crossing(
+        kind=verdict.kind,
+        criterion=verdict.text,
+        fingerprint=verdict.fingerprint,
+        metric=evaluation.metric,
+        operator=evaluation.operator,
+        threshold=evaluation.threshold,
+        value=evaluation.value,
+        samples=evaluation.samples,
+        interval=evaluation.interval,
+        evidence=evaluation.evidence,
+        reason=evaluation.reason,
+    )
+
+
+def _state(alert: Alert) -> str:
+    """What is kept of a crossing that was told."""
+    state = {"since": iso(alert.timestamp), "alert_id": alert.alert_id, "type": alert.type.value}
+    return json.dumps(state, separators=(",", ":"))

@@ -1,0 +1,246 @@
+"""The scheduler: what must happen with time rather than with an event. One leader by lease.
+
+- the threshold sweep: judges experiments with events since the last sweep (what a worker may have left unjudged when
+  it died) and those with a time clause, whose verdict can change without any event;
+- the periodic summary, one an interval across all replicas;
+- trimming, and removing consumers that are gone.
+
+How far it came is kept in Redis, so that the next leader continues where the last one stopped. Every job may run twice
+without harm: alerts are held apart by their cooldown, the summary by its slot.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from redis_agent import log
+from redis_agent.alerts import summary_alert
+from redis_agent.clock import Clock
+from redis_agent.judge import Item, Judge, Judgement
+from redis_agent.store.aggregates import Aggregates
+from redis_agent.store.housekeeping import Housekeeping
+from redis_agent.store.lease import Leadership
+from redis_agent.store.outbox import Outbox, Raise
+from redis_agent.store.recovery import Recovery, sleep_unless
+from redis_agent.summary import Subject, plain_summary
+from redis_agent.telemetry import Liveness, Telemetry
+
+_TICK_SECONDS = 0.5
+_TRIM_SECONDS = 5.0
+_CONSUMERS_SECONDS = 60.0
+# Events are attributed to a sweep by their time of receipt; a batch in flight may land a little later.
+_SWEEP_OVERLAP_MS = 30_000
+# Experiments judged in one go: bounds the memory of a sweep.
+_PAGE = 500
+# A definition may gain a time clause at any time; all experiments are looked at this often.
+_FULL_SWEEP_SECONDS = 3600.0
+
+
+@dataclass(slots=True)
+class Job:
+    """Something to do every so often.
+
+    Attributes:
+        every_seconds: the interval.
+        do: the work.
+        due: next time, on the event loop's clock.
+    """
+
+    every_seconds: float
+    do: Callable[[], Awaitable[None]]
+    due: float = 0.0
+
+
+class Scheduler:
+    """Runs the schedule while it holds the lease."""
+
+    def __init__(
+        self,
+        *,
+        leadership: Leadership,
+        judge: Judge,
+        aggregates: Aggregates,
+        outbox: Outbox,
+        housekeeping: Housekeeping,
+        telemetry: Telemetry,
+        liveness: Liveness,
+        clock: Clock,
+        sweep_seconds: float,
+        summary_seconds: float,
+        quiet_after_seconds: float,
+    ) -> None:
+        self._leadership = leadership
+        self._judge = judge
+        self._aggregates = aggregates
+        self._outbox = outbox
+        self._housekeeping = housekeeping
+        self._telemetry = telemetry
+        self._liveness = liveness
+        self._clock = clock
+        self._summary_seconds = summary_seconds
+        self._quiet_after_seconds = quiet_after_seconds
+        self._log = log.get("scheduler")
+        self._timed: set[str] = set()
+        self._full_sweep_due = 0.0
+        self._jobs = [
+            Job(sweep_seconds, self.sweep),
+            Job(min(summary_seconds, 1.0), self.summarise_when_due),
+            Job(_TRIM_SECONDS, self._trim),
+            Job(_CONSUMERS_SECONDS, self._remove_consumers),
+        ]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keep the schedule until told to stop."""
+        released = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._leadership.run(released))
+            recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
+            while not stop.is_set():
+                self._liveness.beat("scheduler")
+                if self._leadership.value is None:
+                    await self._leadership.held(timeout=_TICK_SECONDS)
+                    continue
+                try:
+                    await self._run_due(stop)
+                    recovery.succeeded()
+                except (RedisError, OSError) as error:
+                    await recovery.after(error, "schedule")
+                await sleep_unless(stop, _TICK_SECONDS)
+            released.set()
+
+    async def _run_due(self, stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        for job in self._jobs:
+            if stop.is_set() or self._leadership.value is None:
+                return
+            if loop.time() >= job.due:
+                await job.do()
+                job.due = loop.time() + job.every_seconds
+
+    # The sweep ---------------------------------------------------------------------------------------------
+
+    async def sweep(self) -> None:
+        """Judge what may have changed since the last sweep, by events or by time."""
+        started_ms = self._clock.now_ms()
+        since_ms = await self._housekeeping.swept_ms()
+        fresh = await self._aggregates.active_since(max(0, since_ms - _SWEEP_OVERLAP_MS))
+        loop = asyncio.get_running_loop()
+        others: set[str] = set(self._timed)
+        if loop.time() >= self._full_sweep_due:
+            others = set(await self._aggregates.all())
+            self._full_sweep_due = loop.time() + _FULL_SWEEP_SECONDS
+        ids = [*fresh, *sorted(others - fresh.keys())]
+        for first in range(0, len(ids), _PAGE):
+            if self._leadership.value is None:
+                return
+            self._liveness.beat("scheduler")
+            await self._sweep_page(ids[first : first + _PAGE])
+        await self._housekeeping.set_swept_ms(started_ms)
+
+    async def _sweep_page(self, ids: list[str]) -> None:
+        found = await self._aggregates.read(ids)
+        told = {experiment_id: await self._outbox.told(experiment_id) for experiment_id in found}
+        # A sweep tells what nobody has told yet; to tell a criterion again takes new events.
+        items = [
+            Item(experiment_id, fields, told=_fingerprints(told[experiment_id]))
+            for experiment_id, fields in found.items()
+        ]
+        for judgement in await self._judge.judge(items):
+            await self._remember(judgement, told[judgement.experiment.id])
+
+    async def _remember(self, judgement: Judgement, told: dict[str, str]) -> None:
+        """Keep track of time clauses, and forget told criteria that hold no longer."""
+        experiment_id = judgement.experiment.id
+        if any(v.has_time_clause and v.state != "met" for v in judgement.verdicts):
+            self._timed.add(experiment_id)
+        else:
+            self._timed.discard(experiment_id)
+        over = {v.fingerprint for v in judgement.verdicts if v.state == "not_met"}
+        gone = [name for name in told if name.removesuffix("-early") in over]
+        if gone:
+            await self._outbox.forget(experiment_id, gone)
+
+    # The summary -------------------------------------------------------------------------------------------
+
+    async def summarise_when_due(self) -> None:
+        """Raise the summary of the interval that has just ended, once across all replicas."""
+        now_ms = self._clock.now_ms()
+        slot = now_ms // int(self._summary_seconds * 1000)
+        last = await self._housekeeping.summary_mark()
+        if last is None:
+            await self._housekeeping.set_summary_mark(slot, now_ms)
+            return
+        if slot <= last.slot:
+            return
+        last_events = await self._aggregates.all()
+        if self._nothing_new(last_events, since_ms=last.at_ms, now_ms=now_ms):
+            self._log.info("summary_skipped", why="no event, and nothing has turned quiet")
+        else:
+            await self._summarise(last_events, slot=slot, since_ms=last.at_ms, now_ms=now_ms)
+        await self._housekeeping.set_summary_mark(slot, now_ms)
+
+    def _nothing_new(self, last_events: dict[str, int], *, since_ms: int, now_ms: int) -> bool:
+        """Whether the interval had no event and no experiment turned quiet in it."""
+        quiet_ms = int(1000 * self._quiet_after_seconds)
+        return not any(
+            last_ms >= since_ms or since_ms < last_ms + quiet_ms <= now_ms for last_ms in last_events.values()
+        )
+
+    async def _summarise(self, last_events: dict[str, int], *, slot: int, since_ms: int, now_ms: int) -> None:
+        subjects: list[Subject] = []
+        ids = list(last_events)
+        for first in range(0, len(ids), _PAGE):
+            found = await self._aggregates.read(ids[first : first + _PAGE])
+            judged = await self._judge.look([Item(i, f) for i, f in found.items()])
+            verdicts = {j.experiment.id: j for j in judged}
+            subjects += [
+                Subject(
+                    experiment_id=i,
+                    last_event_ms=last_events[i],
+                    judged=i not in verdicts or verdicts[i].experiment.judged,
+                    fields=fields,
+                    verdicts=verdicts[i].verdicts if i in verdicts else [],
+                )
+                for i, fields in found.items()
+            ]
+        text = plain_summary(
+            subjects,
+            now_ms=now_ms,
+            since_ms=since_ms,
+            quiet_after_ms=int(self._quiet_after_seconds * 1000),
+        )
+        alert = summary_alert(
+            alert_id=str(uuid.uuid4()),
+            now=self._clock.now(),
+            summary=text,
+            experiments=len(subjects),
+        )
+        # Whoever comes second in this interval finds the cooldown taken.
+        raised = Raise(
+            experiment_id=alert.experiment_id,
+            alert_type=alert.type.value,
+            fingerprint=str(slot),
+            cooldown_seconds=max(1, int(2 * self._summary_seconds)),
+            alert_id=alert.alert_id,
+            data=alert.dumps(),
+            at_ms=0,
+        )
+        if await self._outbox.raise_([raised]) == [0]:
+            self._log.info("alert_raised", alert=alert.as_json())
+
+    # Housekeeping ------------------------------------------------------------------------------------------
+
+    async def _trim(self) -> None:
+        await self._housekeeping.trim(keep_going=lambda: self._leadership.value is not None)
+
+    async def _remove_consumers(self) -> None:
+        removed = await self._housekeeping.remove_consumers()
+        if removed:
+            self._log.info("consumers_removed", consumers=removed)
+
+
+def _fingerprints(told: dict[str, str]) -> frozenset[str]:
+    return frozenset(name.removesuffix("-early") for name in told)

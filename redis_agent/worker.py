@@ -1,0 +1,344 @@
+"""The worker: stream entries become exact aggregates, each once.
+
+    read -> decode -> fold -> apply (the gate) -> judge
+
+Two tasks: one reads, the next batch being requested before the current one is folded; one folds and applies. What
+happens to a batch if the process dies:
+
+1. read, not applied                 pending under this consumer's name: read again at the next start under the same
+                                     name, or reclaimed by another after REDIS_AGENT_RECLAIM_IDLE_SECONDS
+2. applied, reply not seen           acked in the same step: whoever tries again finds it no longer pending
+3. applied, not judged               judged with the experiment's next event, or by the scheduler's next sweep
+"""
+
+import asyncio
+import random
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+
+from redis.exceptions import RedisError
+
+from redis_agent import log
+from redis_agent.aggregate import ExperimentChange, fold
+from redis_agent.alerts import Alert, error_alert
+from redis_agent.clock import Clock
+from redis_agent.events import Reading, Reason, Unreadable, read
+from redis_agent.judge import Judge
+from redis_agent.store import keys
+from redis_agent.store.failures import Remedy
+from redis_agent.store.recovery import Recovery
+from redis_agent.store.stream import (
+    Applied,
+    Batch,
+    Conflict,
+    DeadLetter,
+    ErrorAlert,
+    EventStream,
+    ExperimentUpdate,
+    Stale,
+    StreamEntry,
+)
+from redis_agent.telemetry import Liveness, Telemetry
+
+# A blocked read ends after so many ms, so that stopping needs no cancellation: a cancelled XREADGROUP leaves
+# entries pending that nobody has seen.
+BLOCK_MS = 500
+# Names that were refused and said; beyond it they are only counted.
+_SAID_NAMES = 1_000
+
+
+@dataclass(slots=True)
+class Folded:
+    """A batch between folding and applying.
+
+    Attributes:
+        entries: the entries it stands for, in the order of `batch.ids`.
+        batch: what the gate is given.
+        alerts: the error alerts in `batch.alerts`, in order.
+        repeats: error alerts held back because the same one is in the batch already.
+        dead: how many dead letters for each reason.
+    """
+
+    entries: list[StreamEntry]
+    batch: Batch
+    alerts: list[Alert] = field(default_factory=list)
+    repeats: list[Alert] = field(default_factory=list)
+    dead: Counter[str] = field(default_factory=Counter)
+
+
+class Worker:
+    """One consumer of the group.
+
+    Args:
+        stream: the stream as this consumer sees it.
+        judge: judges the touched experiments after each batch.
+        batch_size: entries read at once, at most.
+        max_event_bytes: longest event that is read.
+        reclaim_idle_seconds: entries held for longer by another consumer are taken over.
+        cooldown_seconds: between two alerts about the same error.
+    """
+
+    def __init__(
+        self,
+        *,
+        stream: EventStream,
+        judge: Judge,
+        telemetry: Telemetry,
+        liveness: Liveness,
+        clock: Clock,
+        batch_size: int,
+        max_event_bytes: int,
+        reclaim_idle_seconds: float,
+        cooldown_seconds: int,
+    ) -> None:
+        self._stream = stream
+        self._judge = judge
+        self._telemetry = telemetry
+        self._liveness = liveness
+        self._clock = clock
+        self._batch_size = batch_size
+        self._max_event_bytes = max_event_bytes
+        self._reclaim_idle_seconds = reclaim_idle_seconds
+        self._cooldown_seconds = cooldown_seconds
+        self._log = log.get("worker")
+        self._said_names: set[tuple[str, str]] = set()
+        self._reclaim_cursor = "0-0"
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read, apply and judge until told to stop; then finish what was read."""
+        ahead: asyncio.Queue[list[StreamEntry] | None] = asyncio.Queue(maxsize=1)
+        applied = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._read(ahead, stop))
+            tasks.create_task(self._judge.run(applied))
+            await self._apply_all(ahead, stop)
+            applied.set()
+
+    # Reading -----------------------------------------------------------------------------------------------
+
+    async def _read(self, ahead: asyncio.Queue[list[StreamEntry] | None], stop: asyncio.Event) -> None:
+        recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
+        own_first = True
+        reclaim_at = 0.0
+        loop = asyncio.get_running_loop()
+        while not stop.is_set():
+            self._liveness.beat("worker.read")
+            try:
+                if own_first:
+                    await self._read_own(ahead)
+                    own_first = False
+                if loop.time() >= reclaim_at:
+                    more = await self._reclaim(ahead)
+                    # Spread, so that many workers do not scan together.
+                    wait = self._reclaim_idle_seconds / 2 * random.uniform(0.75, 1.25)  # noqa: S311
+                    reclaim_at = loop.time() + (0 if more else wait)
+                entries = await self._stream.read_new(count=self._batch_size, block_ms=BLOCK_MS)
+                recovery.succeeded()
+            except (RedisError, OSError) as error:
+                # The reply may have been lost after the entries became ours: look at our own first.
+                own_first = True
+                await recovery.after(error, "read")
+                continue
+            if entries:
+                await ahead.put(entries)
+        await ahead.put(None)
+
+    async def _read_own(self, ahead: asyncio.Queue[list[StreamEntry] | None]) -> None:
+        """Read again what this consumer was given and has not acked."""
+        created_at = await self._stream.ensure_group()
+        if created_at is not None:
+            self._log.warning("group_created", at=created_at)
+        await ahead.join()  # what is being applied is pending too, and needs no second look
+        after = "0-0"
+        while entries := await self._stream.read_own(after=after, count=self._batch_size):
+            after = entries[-1].id
+            self._log.info("own_pending_read", entries=len(entries))
+            await ahead.put(entries)
+
+    async def _reclaim(self, ahead: asyncio.Queue[list[StreamEntry] | None]) -> bool:
+        """One step of the scan for entries that others hold for too long; whether to go on at once."""
+        self._reclaim_cursor, entries = await self._stream.reclaim(
+            cursor=self._reclaim_cursor,
+            idle_ms=int(self._reclaim_idle_seconds * 1000),
+            count=self._batch_size,
+        )
+        if entries:
+            self._telemetry.reclaimed.inc(len(entries))
+            self._log.info("reclaimed", entries=len(entries))
+            await ahead.put(entries)
+        return self._reclaim_cursor != "0-0"
+
+    # Applying ----------------------------------------------------------------------------------------------
+
+    async def _apply_all(self, ahead: asyncio.Queue[list[StreamEntry] | None], stop: asyncio.Event) -> None:
+        recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
+        while (entries := await ahead.get()) is not None:
+            self._liveness.beat("worker.apply")
+            await self._apply(entries, recovery, stop)
+            ahead.task_done()
+
+    async def _apply(self, entries: list[StreamEntry], recovery: Recovery, stop: asyncio.Event) -> None:
+        """Apply entries until each is applied, dead-lettered, or somebody else's."""
+        refused: dict[str, Conflict] = {}
+        entries = await self._drop_deleted(entries)
+        while entries:
+            folded = self._fold(entries, refused)
+            try:
+                with self._telemetry.batch_seconds.time():
+                    outcome = await self._stream.apply(folded.batch)
+            except (RedisError, OSError) as error:
+                failure = await recovery.after(error, "apply")
+                if failure.remedy is Remedy.RECREATE or stop.is_set():
+                    return  # still pending (or read anew): nothing is lost by letting go
+                if failure.kind == "response":
+                    await self._apart(entries, error, recovery, stop)
+                    return
+                continue
+            recovery.succeeded()
+            if isinstance(outcome, Applied):
+                self._applied(folded, outcome)
+                return
+            if isinstance(outcome, Stale):
+                gone = len(entries) - len(outcome.pending)
+                self._telemetry.events.labels("stale").inc(gone)
+                entries = [entry for entry in entries if entry.id in outcome.pending]
+            else:
+                refused[outcome.experiment_id] = outcome
+
+    async def _apart(
+        self,
+        entries: list[StreamEntry],
+        error: Exception,
+        recovery: Recovery,
+        stop: asyncio.Event,
+    ) -> None:
+        """The server refused a batch for no reason known to us: find the culprit, apply its neighbours."""
+        if len(entries) > 1:
+            middle = len(entries) // 2
+            await self._apply(entries[:middle], recovery, stop)
+            await self._apply(entries[middle:], recovery, stop)
+            return
+        entry = entries[0]
+        letter = DeadLetter(
+            position=0,
+            reason=f"{Reason.NOT_APPLIED}: {str(error)[:200]}",
+            data=entry.data or b"",
+            at_ms=entry.at_ms,
+            readable=isinstance(read(entry.data, max_bytes=self._max_event_bytes), Reading),
+        )
+        batch = Batch([entry.id], dead=[letter])
+        folded = Folded(entries, batch, dead=Counter([Reason.NOT_APPLIED.value]))
+        try:
+            outcome = await self._stream.apply(batch)
+        except (RedisError, OSError) as worse:
+            await recovery.after(worse, "dead_letter")  # still pending; it is reclaimed
+            return
+        if isinstance(outcome, Applied):
+            self._applied(folded, outcome)
+
+    async def _drop_deleted(self, entries: list[StreamEntry]) -> list[StreamEntry]:
+        """Ack entries that are pending but gone from the stream: there is nothing left to apply."""
+        deleted = [entry.id for entry in entries if entry.deleted]
+        if not deleted:
+            return entries
+        self._telemetry.events.labels("deleted").inc(len(deleted))
+        self._log.warning("entries_deleted_before_applied", entries=len(deleted), first=deleted[0])
+        try:
+            await self._stream.ack_deleted(deleted)
+        except (RedisError, OSError) as error:
+            self._log.warning("ack_failed", error=str(error)[:200])  # read and dropped again later
+        return [entry for entry in entries if not entry.deleted]
+
+    def _fold(self, entries: list[StreamEntry], refused: dict[str, Conflict]) -> Folded:
+        """Decode and fold; what cannot be applied becomes a dead letter of the same batch."""
+        folded = Folded(entries, Batch([entry.id for entry in entries]))
+        good: list[tuple[str, int, Reading]] = []
+        errors: list[tuple[Reading, int]] = []
+        for position, entry in enumerate(entries):
+            reading = read(entry.data, max_bytes=self._max_event_bytes)
+            if isinstance(reading, Unreadable):
+                self._bury(folded, position, entry, reading, readable=False)
+                continue
+            conflict = refused.get(reading.event.experiment_id) if refused else None
+            if conflict is not None:
+                reason = Unreadable(Reason.WRONG_TYPE, f"{conflict.key}: {conflict.problem}")
+                self._bury(folded, position, entry, reason, readable=True)
+                continue
+            good.append((entry.id, entry.at_ms, reading))
+            if reading.event.is_error:
+                errors.append((reading, entry.at_ms))
+        folded.batch.updates = [_update(change) for change in fold(good).values()]
+        self._add_error_alerts(folded, errors)
+        return folded
+
+    def _bury(self, folded: Folded, position: int, entry: StreamEntry, why: Unreadable, *, readable: bool) -> None:
+        data = entry.data or b""
+        folded.batch.dead.append(DeadLetter(position, str(why), data, entry.at_ms, readable))
+        folded.dead[why.reason.value] += 1
+
+    def _add_error_alerts(self, folded: Folded, errors: list[tuple[Reading, int]]) -> None:
+        seen: set[str] = set()
+        now = self._clock.now()
+        for reading, at_ms in errors:
+            event = reading.event
+            alert = error_alert(
+                experiment_id=event.experiment_id,
+                alert_id=str(uuid.uuid4()),
+                now=now,
+                message=event.text("message") or event.text("error"),
+                error_type=event.text("error_type"),
+                run_id=event.text("run_id"),
+            )
+            cooldown = keys.cooldown(alert.experiment_id, alert.type.value, alert.fingerprint)
+            if cooldown in seen:
+                folded.repeats.append(alert)
+                continue
+            seen.add(cooldown)
+            folded.alerts.append(alert)
+            folded.batch.alerts.append(
+                ErrorAlert(cooldown, self._cooldown_seconds, alert.alert_id, alert.dumps(), at_ms)
+            )
+
+    def _applied(self, folded: Folded, outcome: Applied) -> None:
+        """Count what became of a batch, say what must be said, pass the aggregates on."""
+        telemetry = self._telemetry
+        now_ms = self._clock.now_ms()
+        dead = sum(folded.dead.values())
+        telemetry.events.labels("applied").inc(len(folded.entries) - dead)
+        telemetry.event_latency.observe_many([(now_ms - entry.at_ms) / 1000 for entry in folded.entries])
+        for reason, count in folded.dead.items():
+            telemetry.events.labels("dead_letter").inc(count)
+            telemetry.dead_letters.labels(reason).inc(count)
+            self._log.warning("dead_letters", reason=reason, entries=count)
+        for alert, raised in zip(folded.alerts, outcome.raised, strict=True):
+            if raised:
+                self._log.info("alert_raised", alert=alert.as_json())
+            else:
+                self._held_back(alert)
+        for alert in folded.repeats:
+            self._held_back(alert)
+        if outcome.refused:
+            self._say_refused(outcome.refused)
+        if outcome.aggregates:
+            newest = max(entry.at_ms for entry in folded.entries)
+            self._judge.submit(outcome.aggregates, newest)
+
+    def _held_back(self, alert: Alert) -> None:
+        self._telemetry.alerts.labels(alert.type.value, alert.severity.value, "cooldown").inc()
+
+    def _say_refused(self, refused: list[tuple[str, str]]) -> None:
+        self._telemetry.names_refused.inc(len(refused))
+        for experiment_id, name in refused:
+            if (experiment_id, name) not in self._said_names and len(self._said_names) < _SAID_NAMES:
+                self._said_names.add((experiment_id, name))
+                self._log.warning(
+                    "name_refused",
+                    experiment_id=experiment_id,
+                    name=name,
+                    why="the experiment's aggregate holds its full number of names",
+                )
+
+
+def _update(change: ExperimentChange) -> ExperimentUpdate:
+    return ExperimentUpdate(change.experiment_id, change.plan(), change.raw)
