@@ -29,6 +29,7 @@ from redis_agent.summary import Subject, plain_summary
 from redis_agent.telemetry import Liveness, Telemetry
 
 _TICK_SECONDS = 0.5
+_RETRY_SECONDS = 5.0
 _TRIM_SECONDS = 5.0
 _CONSUMERS_SECONDS = 60.0
 # Events are attributed to a sweep by their time of receipt; a batch in flight may land a little later.
@@ -85,6 +86,7 @@ class Scheduler:
         self._log = log.get("scheduler")
         self._timed: set[str] = set()
         self._full_sweep_due = 0.0
+        self._term: str | None = None
         self._jobs = [
             Job(sweep_seconds, self.sweep),
             Job(min(summary_seconds, 1.0), self.summarise_when_due),
@@ -103,22 +105,25 @@ class Scheduler:
                 if self._leadership.value is None:
                     await self._leadership.held(timeout=_TICK_SECONDS)
                     continue
-                try:
-                    await self._run_due(stop)
-                    recovery.succeeded()
-                except (RedisError, OSError) as error:
-                    await recovery.after(error, "schedule")
+                await self._run_due(recovery, stop)
                 await sleep_unless(stop, _TICK_SECONDS)
             released.set()
 
-    async def _run_due(self, stop: asyncio.Event) -> None:
+    async def _run_due(self, recovery: Recovery, stop: asyncio.Event) -> None:
+        """Do what is due; a job that fails is tried again and does not hold up the others."""
         loop = asyncio.get_running_loop()
         for job in self._jobs:
             if stop.is_set() or self._leadership.value is None:
                 return
-            if loop.time() >= job.due:
+            if loop.time() < job.due:
+                continue
+            try:
                 await job.do()
+                recovery.succeeded()
                 job.due = loop.time() + job.every_seconds
+            except (RedisError, OSError) as error:
+                job.due = loop.time() + min(job.every_seconds, _RETRY_SECONDS)
+                await recovery.after(error, job.do.__name__.strip("_"))
 
     # The sweep ---------------------------------------------------------------------------------------------
 
@@ -128,10 +133,13 @@ class Scheduler:
         since_ms = await self._housekeeping.swept_ms()
         fresh = await self._aggregates.active_since(max(0, since_ms - _SWEEP_OVERLAP_MS))
         loop = asyncio.get_running_loop()
+        if self._leadership.value != self._term:
+            # A new term: what another leader found with a time clause is not known here.
+            self._term, self._full_sweep_due = self._leadership.value, 0.0
         others: set[str] = set(self._timed)
-        if loop.time() >= self._full_sweep_due:
+        full = loop.time() >= self._full_sweep_due
+        if full:
             others = set(await self._aggregates.all())
-            self._full_sweep_due = loop.time() + _FULL_SWEEP_SECONDS
         ids = [*fresh, *sorted(others - fresh.keys())]
         for first in range(0, len(ids), _PAGE):
             if self._leadership.value is None:
@@ -139,10 +147,12 @@ class Scheduler:
             self._liveness.beat("scheduler")
             await self._sweep_page(ids[first : first + _PAGE])
         await self._housekeeping.set_swept_ms(started_ms)
+        if full:
+            self._full_sweep_due = loop.time() + _FULL_SWEEP_SECONDS
 
     async def _sweep_page(self, ids: list[str]) -> None:
         found = await self._aggregates.read(ids)
-        told = {experiment_id: await self._outbox.told(experiment_id) for experiment_id in found}
+        told = await self._outbox.told(list(found))
         # A sweep tells what nobody has told yet; to tell a criterion again takes new events.
         items = [
             Item(experiment_id, fields, told=_fingerprints(told[experiment_id]))

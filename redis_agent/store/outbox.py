@@ -66,10 +66,20 @@ class Outbox:
         reply = await scripts.run(self._client, "raise_alerts", names, args)
         return [int(outcome) for outcome in reply]
 
-    async def told(self, experiment_id: str) -> dict[str, str]:
-        """The experiment's alert state: fingerprint -> JSON."""
-        state = await self._client.hgetall(keys.alert_state(experiment_id))
-        return {text(field): text(value) for field, value in state.items()}
+    async def told(self, experiment_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """The alert state of each experiment: fingerprint -> JSON. Empty where there is none to be read."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for experiment_id in experiment_ids:
+                pipe.hgetall(keys.alert_state(experiment_id))
+            replies = await pipe.execute(raise_on_error=False)
+        states: dict[str, dict[str, str]] = {}
+        for experiment_id, reply in zip(experiment_ids, replies, strict=True):
+            if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+                raise reply
+            # A key of another type costs its own experiment only.
+            state = reply if isinstance(reply, dict) else {}
+            states[experiment_id] = {text(field): text(value) for field, value in state.items()}
+        return states
 
     async def forget(self, experiment_id: str, fingerprints: Sequence[str]) -> None:
         """Drop criteria that no longer hold from the experiment's alert state."""

@@ -80,6 +80,13 @@ local function later(a, b)
   return tonumber(a_ms) > tonumber(b_ms)
 end
 
+-- HSET in slices: Lua passes a few thousand arguments at once at most.
+local function hset(key, pairs_flat)
+  for from = 1, #pairs_flat, 2000 do
+    redis.call('HSET', key, unpack(pairs_flat, from, math.min(from + 1999, #pairs_flat)))
+  end
+end
+
 -- 1. The gate -------------------------------------------------------------------------------------------
 local pending = redis.call('XCLAIM', STREAM, group, consumer, 0, unpack(ARGV, 4, 4 + n))
 if #pending < n then
@@ -88,6 +95,15 @@ end
 
 -- 2. Read and check; nothing is written yet -------------------------------------------------------------
 local plan = cjson.decode(ARGV[5 + n])
+-- Keys that all experiments share: of the wrong type, they stop everything, with an error that names the command.
+redis.call('ZCARD', INDEX)
+if #plan.dead > 0 then
+  redis.call('XLEN', DEAD)
+  redis.call('SCARD', UNAPPLIED)
+end
+if #plan.alerts > 0 then
+  redis.call('XLEN', OUTBOX)
+end
 local writes, refused = {}, {}
 for e, change in ipairs(plan.experiments) do
   local aggregate, raw_events, fold_state = KEYS[4 + 3 * e], KEYS[5 + 3 * e], KEYS[6 + 3 * e]
@@ -200,10 +216,8 @@ local blob = 6 + n
 local aggregates = {}
 for e, change in ipairs(plan.experiments) do
   local write = writes[e]
-  redis.call('HSET', write.aggregate, unpack(write.set))
-  if #write.state > 0 then
-    redis.call('HSET', write.fold_state, unpack(write.state))
-  end
+  hset(write.aggregate, write.set)
+  hset(write.fold_state, write.state)
   if change.raw > 0 then
     local length = redis.call('RPUSH', write.raw_events, unpack(ARGV, blob, blob + change.raw - 1))
     if length > plan.max_raw then
@@ -218,7 +232,7 @@ for _, entry in ipairs(refused) do
   local fold_state, field = writes[entry[1]].fold_state, 'refused:' .. entry[2]
   -- Names refused are themselves bounded: the first hundred are kept for people to see.
   if redis.call('HEXISTS', fold_state, field) == 1 or redis.call('HLEN', fold_state) < plan.max_fields + 100 then
-    redis.call('HINCRBY', fold_state, field, 1)
+    redis.pcall('HINCRBY', fold_state, field, 1)
   end
 end
 for _, letter in ipairs(plan.dead) do

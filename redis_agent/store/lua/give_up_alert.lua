@@ -7,8 +7,8 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return -2
 end
-if redis.call('XACK', KEYS[2], ARGV[2], ARGV[3]) == 0 then
+if #redis.call('XPENDING', KEYS[2], ARGV[2], ARGV[3], ARGV[3], 1) == 0 then
   return 0
 end
 redis.call('SADD', KEYS[3], ARGV[3])
-return 1
+return redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])

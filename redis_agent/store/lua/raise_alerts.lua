@@ -5,6 +5,7 @@
 --       (an empty state_field keeps no state)
 -- returns: for each alert 0 if raised, else the ms that the running cooldown still lasts (at least 1)
 -- cost: O(N) for N alerts
+redis.call('XLEN', KEYS[1]) -- an outbox of the wrong type must fail before a cooldown is set
 local outcomes = {}
 for n = 1, #ARGV / 6 do
   local cooldown, state_key = KEYS[2 * n], KEYS[2 * n + 1]

@@ -13,7 +13,8 @@ for n = 1, #KEYS do
   local removes = tonumber(ARGV[first_set + 2 * sets])
   local first_remove = first_set + 2 * sets + 1
   arg = first_remove + removes
-  if redis.call('HGET', KEYS[n], 'events_total') == seen then
+  -- A key that has another type by now costs only its own experiment.
+  if redis.pcall('HGET', KEYS[n], 'events_total') == seen then
     if sets > 0 then
       redis.call('HSET', KEYS[n], unpack(ARGV, first_set, first_set + 2 * sets - 1))
     end

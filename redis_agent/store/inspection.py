@@ -1,0 +1,457 @@
+"""Looks at what is in Redis, for people and for the programs that operate the agent.
+
+Only dead letters are ever changed from here; all else is read. Nothing of it belongs to the way of an event.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from redis_agent.store import keys, scripts
+from redis_agent.store.stream import StreamEntry, _received_ms, text, text_map
+
+_PAGE = 1_000
+# A replica says every second that it lives.
+REPLICA_EXPIRY_MS = 15_000
+FIRST_ID = "-"
+LAST_ID = "+"
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A consumer of the group: its name, entries it holds, and ms since it was last seen."""
+
+    name: str
+    pending: int
+    idle_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEntry:
+    """An entry that was read and not acked.
+
+    Attributes:
+        id: the stream entry.
+        consumer: who holds it.
+        idle_ms: since it was last delivered.
+        deliveries: how often it was delivered.
+        data: the event's bytes; None when the entry is gone from the stream.
+    """
+
+    id: str
+    consumer: str
+    idle_ms: int
+    deliveries: int
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """A stream and one consumer group of it.
+
+    Attributes:
+        length: entries in the stream.
+        entries_added: entries that were ever added.
+        last_delivered: id of the last entry given to the group; "0-0" without a group.
+        lag: entries the group has not been given; None when the server cannot say.
+        pending: entries given and not acked.
+        oldest_pending: id of the oldest of these, or None.
+        exists: whether the group exists.
+    """
+
+    length: int = 0
+    entries_added: int = 0
+    last_delivered: str = "0-0"
+    lag: int | None = None
+    pending: int = 0
+    oldest_pending: str | None = None
+    exists: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A process that runs the agent, with the roles it runs."""
+
+    name: str
+    roles: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaders:
+    """Who leads, by the name its lease holds; None where nobody does."""
+
+    bridge: str | None
+    scheduler: str | None
+    dispatcher: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxAlert:
+    """An alert of the history: entry id, its JSON, and whether somebody received it."""
+
+    id: str
+    data: str
+    delivered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AlertCounts:
+    """The alerts of the history: all, those that still wait for a subscriber, those given up."""
+
+    total: int
+    waiting: int
+    undelivered: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuriedEvent:
+    """A dead letter as it stands in its stream."""
+
+    id: str
+    reason: str
+    source_id: str
+    deliveries: int
+    at_ms: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentSnapshot:
+    """An experiment's aggregate at a moment; `problem` says why it could not be read, or is ""."""
+
+    aggregate: dict[str, str]
+    fold_state: dict[str, str]
+    problem: str = ""
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """Names for which the aggregate had no room."""
+        prefix = "refused:"
+        return frozenset(n[len(prefix) :] for n in self.fold_state if n.startswith(prefix))
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """Some experiments at one moment (see `lua/replay_snapshot.lua`)."""
+
+    delivered: str
+    pending: frozenset[str]
+    unapplied: frozenset[str]
+    experiments: dict[str, ExperimentSnapshot] = field(default_factory=dict)
+
+
+class Inspection:
+    """Reads the state of the agent."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    async def server(self) -> dict[str, Any]:
+        """The server's INFO."""
+        info: dict[str, Any] = await self._client.info()
+        return info
+
+    async def now_ms(self) -> int:
+        """The server's clock."""
+        seconds, micros = await self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def group(self, stream: str = keys.STREAM, group: str = keys.GROUP) -> GroupState:
+        """A stream and its group; zeros where there is none yet."""
+        try:
+            info = await self._client.xinfo_stream(stream)
+            groups = await self._client.xinfo_groups(stream)
+        except ResponseError as error:
+            if "no such key" in str(error).lower():
+                return GroupState()
+            raise
+        length, added = int(info["length"]), int(info.get("entries-added", info["length"]))
+        for found in groups:
+            if text(found["name"]) != group:
+                continue
+            lag, pending = found.get("lag"), int(found["pending"])
+            oldest = None
+            if pending:
+                summary = await self._client.xpending(stream, group)
+                oldest = text(summary["min"]) if summary["min"] else None
+            return GroupState(
+                length=length,
+                entries_added=added,
+                last_delivered=text(found["last-delivered-id"]),
+                lag=None if lag is None else int(lag),
+                pending=pending,
+                oldest_pending=oldest,
+                exists=True,
+            )
+        return GroupState(length=length, entries_added=added, lag=length)
+
+    async def consumers(self) -> list[Consumer]:
+        """The consumers of the group of events; none where there is no group."""
+        try:
+            found = await self._client.xinfo_consumers(keys.STREAM, keys.GROUP)
+        except ResponseError as error:
+            if _is_missing(error):
+                return []
+            raise
+        return [Consumer(text(c["name"]), int(c["pending"]), int(c["idle"])) for c in found]
+
+    async def pending(self, limit: int) -> list[PendingEntry]:
+        """The oldest entries that were read and not acked."""
+        entries: list[PendingEntry] = []
+        first = FIRST_ID
+        while len(entries) < limit:
+            try:
+                rows = await self._client.xpending_range(
+                    keys.STREAM,
+                    keys.GROUP,
+                    min=first,
+                    max=LAST_ID,
+                    count=min(_PAGE, limit - len(entries)),
+                )
+            except ResponseError as error:
+                if _is_missing(error):
+                    return []
+                raise
+            if not rows:
+                break
+            ids = [text(row["message_id"]) for row in rows]
+            data = await self._data_of(ids)
+            entries += [
+                PendingEntry(
+                    id=entry_id,
+                    consumer=text(row["consumer"]),
+                    idle_ms=int(row["time_since_delivered"]),
+                    deliveries=int(row["times_delivered"]),
+                    data=data[entry_id],
+                )
+                for entry_id, row in zip(ids, rows, strict=True)
+            ]
+            first = "(" + ids[-1]
+        return entries
+
+    async def _data_of(self, ids: Sequence[str]) -> dict[str, bytes | None]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for entry_id in ids:
+                pipe.xrange(keys.STREAM, entry_id, entry_id)
+            replies = await pipe.execute()
+        return {
+            entry_id: rows[0][1].get(b"data") if rows else None for entry_id, rows in zip(ids, replies, strict=True)
+        }
+
+    async def is_pending(self, entry_id: str) -> bool:
+        """Whether this entry is given and not acked."""
+        rows = await self._client.xpending_range(keys.STREAM, keys.GROUP, min=entry_id, max=entry_id, count=1)
+        return bool(rows)
+
+    async def leaders(self) -> Leaders:
+        """Who holds the leases."""
+        names = [keys.LEASE_BRIDGE, keys.LEASE_SCHEDULER, keys.LEASE_DISPATCHER]
+        bridge, scheduler, dispatcher = [
+            text(value).partition(":")[2] if value else None for value in await self._client.mget(names)
+        ]
+        return Leaders(bridge, scheduler, dispatcher)
+
+    async def replicas(self, now_ms: int) -> list[Replica]:
+        """The processes that gave a sign of life lately."""
+        members = await self._client.zrangebyscore(keys.REPLICAS, now_ms - REPLICA_EXPIRY_MS, "+inf")
+        replicas = []
+        for member in members:
+            name, _, roles = text(member).partition("|")
+            replicas.append(Replica(name, [role for role in roles.split(",") if role]))
+        return sorted(replicas, key=lambda replica: replica.name)
+
+    async def bridge(self) -> dict[str, int]:
+        """`written`: events ever mirrored; `at`: when a leader last lived (ms); `gaps`; `gap_ms`."""
+        names = ["written", "at", "gaps", "gap_ms"]
+        values = await self._client.hmget(keys.BRIDGE, names)
+        return {name: int(value or 0) for name, value in zip(names, values, strict=True)}
+
+    async def experiment_count(self) -> int:
+        """Experiments that ever had an event."""
+        return int(await self._client.zcard(keys.EXPERIMENTS))
+
+    # Alerts ------------------------------------------------------------------------------------------------
+
+    async def alerts(self) -> AsyncIterator[OutboxAlert]:
+        """The alerts of the history, newest first, each with whether somebody received it."""
+        group = await self.group(keys.OUTBOX, keys.DISPATCHER_GROUP)
+        given_up = {text(m) for m in await self._client.smembers(keys.UNDELIVERED)}
+        delivered_to = _parts(group.last_delivered)
+        last = LAST_ID
+        while True:
+            rows = await self._client.xrevrange(keys.OUTBOX, max=last, count=_PAGE)
+            if not rows:
+                return
+            ids = [text(row[0]) for row in rows]
+            waiting: set[str] = set()
+            if group.pending:
+                held = await self._client.xpending_range(
+                    keys.OUTBOX, keys.DISPATCHER_GROUP, min=ids[-1], max=ids[0], count=len(ids)
+                )
+                waiting = {text(row["message_id"]) for row in held}
+            for entry_id, (_, fields) in zip(ids, rows, strict=True):
+                received = _parts(entry_id) <= delivered_to and entry_id not in waiting and entry_id not in given_up
+                yield OutboxAlert(entry_id, text(fields.get(b"data", b"")), received)
+            last = "(" + ids[-1]
+
+    async def alert_counts(self) -> AlertCounts:
+        """How many alerts there are and what became of them."""
+        group = await self.group(keys.OUTBOX, keys.DISPATCHER_GROUP)
+        unread = group.lag
+        if unread is None:
+            unread = await self._count_after(keys.OUTBOX, group.last_delivered)
+        return AlertCounts(
+            total=group.length,
+            waiting=unread + group.pending,
+            undelivered=int(await self._client.scard(keys.UNDELIVERED)),
+        )
+
+    async def _count_after(self, stream: str, entry_id: str) -> int:
+        count, first = 0, "(" + entry_id
+        while rows := await self._client.xrange(stream, min=first, count=_PAGE):
+            count += len(rows)
+            first = "(" + text(rows[-1][0])
+        return count
+
+    # Replay ------------------------------------------------------------------------------------------------
+
+    async def snapshot(self, experiment_ids: Sequence[str], *, with_unapplied: bool) -> Snapshot:
+        """These experiments and what their aggregates are made of, at one moment."""
+        names = [keys.STREAM, keys.FLOOR, keys.UNAPPLIED]
+        for experiment_id in experiment_ids:
+            names += [keys.aggregate(experiment_id), keys.fold_state(experiment_id)]
+        reply = await scripts.run(self._client, "replay_snapshot", names, [keys.GROUP, int(with_unapplied)])
+        return Snapshot(
+            delivered=text(reply[0]),
+            pending=frozenset(map(text, reply[1])),
+            unapplied=frozenset(map(text, reply[2])),
+            experiments={
+                experiment_id: _experiment_snapshot(*hashes)
+                for experiment_id, hashes in zip(experiment_ids, reply[3], strict=True)
+            },
+        )
+
+    async def entries(self, page: int = _PAGE) -> AsyncIterator[list[StreamEntry]]:
+        """The stream of events from its beginning, in pages."""
+        first = FIRST_ID
+        while rows := await self._client.xrange(keys.STREAM, min=first, count=page):
+            yield [
+                StreamEntry(
+                    text(entry_id),
+                    fields.get(b"data"),
+                    _received_ms(fields.get(b"at"), text(entry_id)),
+                )
+                for entry_id, fields in rows
+            ]
+            first = "(" + text(rows[-1][0])
+
+    async def first_entry(self) -> StreamEntry | None:
+        """The oldest entry of the stream of events that is left."""
+        async for page in self.entries(page=1):
+            return page[0]
+        return None
+
+
+class DeadLetters:
+    """What could not be applied, and what people do about it."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    async def total(self) -> int:
+        """How many there are."""
+        return int(await self._client.xlen(keys.DEAD_LETTERS))
+
+    async def all(self, *, after: str | None = None) -> AsyncIterator[BuriedEvent]:
+        """All of them, oldest first; or those after an id."""
+        first = FIRST_ID if after is None else "(" + after
+        while rows := await self._client.xrange(keys.DEAD_LETTERS, min=first, count=_PAGE // 10):
+            for row in rows:
+                yield _buried(row)
+            first = "(" + text(rows[-1][0])
+
+    async def newest(self) -> AsyncIterator[BuriedEvent]:
+        """All of them, newest first."""
+        last = LAST_ID
+        while rows := await self._client.xrevrange(keys.DEAD_LETTERS, max=last, count=_PAGE // 10):
+            for row in rows:
+                yield _buried(row)
+            last = "(" + text(rows[-1][0])
+
+    async def get(self, entry_id: str) -> BuriedEvent | None:
+        """One of them; None when there is no such id.
+
+        Raises:
+            ResponseError: this is no id of a stream.
+        """
+        rows = await self._client.xrange(keys.DEAD_LETTERS, min=entry_id, max=entry_id)
+        return _buried(rows[0]) if rows else None
+
+    async def replay(self, entry_id: str, *, now_ms: int) -> str | None:
+        """Put one back into the stream; its new id there, or None when there is no such letter."""
+        reply = await scripts.run(
+            self._client,
+            "dead_letter_replay",
+            [keys.DEAD_LETTERS, keys.STREAM],
+            [entry_id, now_ms],
+        )
+        return text(reply) or None
+
+    async def buried_again(self, source_id: str) -> BuriedEvent | None:
+        """The dead letter that a stream entry became, if it did."""
+        before = f"{max(0, _parts(source_id)[0] - 1)}-0"
+        async for letter in self.all(after=before):
+            if letter.source_id == source_id:
+                return letter
+        return None
+
+    async def drop(self, ids: Sequence[str]) -> int:
+        """Delete some; how many there were."""
+        return int(await self._client.xdel(keys.DEAD_LETTERS, *ids))
+
+    async def drop_all(self) -> int:
+        """Delete all that there are now; how many there were."""
+        rows = await self._client.xrevrange(keys.DEAD_LETTERS, count=1)
+        if not rows:
+            return 0
+        ms, seq = _parts(text(rows[0][0]))
+        after = f"{ms}-{seq + 1}"
+        return int(await self._client.xtrim(keys.DEAD_LETTERS, minid=after, approximate=False))
+
+
+def _buried(row: Any) -> BuriedEvent:
+    entry_id, fields = row
+    return BuriedEvent(
+        id=text(entry_id),
+        reason=text(fields.get(b"reason", b"")),
+        source_id=text(fields.get(b"source_id", b"")),
+        deliveries=_whole(fields.get(b"deliveries")),
+        at_ms=_whole(fields.get(b"at")),
+        data=fields.get(b"data", b""),
+    )
+
+
+def _experiment_snapshot(aggregate: Any, fold_state: Any) -> ExperimentSnapshot:
+    problem = text(aggregate) if isinstance(aggregate, bytes) else ""
+    return ExperimentSnapshot(
+        aggregate={} if problem else text_map(aggregate),
+        fold_state={} if isinstance(fold_state, bytes) else text_map(fold_state),
+        problem=problem,
+    )
+
+
+def _whole(value: bytes | None) -> int:
+    return int(value) if value is not None and value.isdigit() else 0
+
+
+def _parts(entry_id: str) -> tuple[int, int]:
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq or 0)
+
+
+def _is_missing(error: ResponseError) -> bool:
+    what = str(error)
+    return what.startswith("NOGROUP") or "no such key" in what.lower()
