@@ -298,6 +298,7 @@ def _worker(parts: Parts, reader: Redis) -> Worker:
         batch_size=settings.batch_size,
         max_event_bytes=settings.max_event_bytes,
         reclaim_idle_seconds=settings.reclaim_idle_seconds,
+        max_deliveries=settings.max_deliveries,
         cooldown_seconds=settings.alert_cooldown_seconds,
     )
 

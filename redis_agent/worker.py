@@ -76,6 +76,7 @@ class Worker:
         batch_size: entries read at once, at most.
         max_event_bytes: longest event that is read.
         reclaim_idle_seconds: entries held for longer by another consumer are taken over.
+        max_deliveries: an entry handed out more often than this is given up as poisonous.
         cooldown_seconds: between two alerts about the same error.
     """
 
@@ -90,6 +91,7 @@ class Worker:
         batch_size: int,
         max_event_bytes: int,
         reclaim_idle_seconds: float,
+        max_deliveries: int,
         cooldown_seconds: int,
     ) -> None:
         self._stream = stream
@@ -100,6 +102,7 @@ class Worker:
         self._batch_size = batch_size
         self._max_event_bytes = max_event_bytes
         self._reclaim_idle_seconds = reclaim_idle_seconds
+        self._max_deliveries = max_deliveries
         self._cooldown_seconds = cooldown_seconds
         self._log = log.get("worker")
         self._said_names: set[tuple[str, str]] = set()
@@ -226,6 +229,7 @@ class Worker:
             data=entry.data or b"",
             at_ms=entry.at_ms,
             readable=isinstance(read(entry.data, max_bytes=self._max_event_bytes), Reading),
+            deliveries=entry.deliveries,
         )
         batch = Batch([entry.id], dead=[letter])
         folded = Folded(entries, batch, dead=Counter([Reason.NOT_APPLIED.value]))
@@ -256,6 +260,11 @@ class Worker:
         good: list[tuple[str, int, Reading]] = []
         errors: list[tuple[Reading, int]] = []
         for position, entry in enumerate(entries):
+            if entry.deliveries > self._max_deliveries:
+                # Before decoding: whoever held it may have died of it.
+                why = Unreadable(Reason.MAX_DELIVERIES, f"handed out {entry.deliveries} times and never applied")
+                self._bury(folded, position, entry, why, readable=True)
+                continue
             reading = read(entry.data, max_bytes=self._max_event_bytes)
             if isinstance(reading, Unreadable):
                 self._bury(folded, position, entry, reading, readable=False)
@@ -274,7 +283,15 @@ class Worker:
 
     def _bury(self, folded: Folded, position: int, entry: StreamEntry, why: Unreadable, *, readable: bool) -> None:
         data = entry.data or b""
-        folded.batch.dead.append(DeadLetter(position, str(why), data, entry.at_ms, readable))
+        letter = DeadLetter(
+            position=position,
+            reason=str(why),
+            data=data,
+            at_ms=entry.at_ms,
+            readable=readable,
+            deliveries=entry.deliveries,
+        )
+        folded.batch.dead.append(letter)
         folded.dead[why.reason.value] += 1
 
     def _add_error_alerts(self, folded: Folded, errors: list[tuple[Reading, int]]) -> None:

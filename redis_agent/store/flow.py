@@ -41,7 +41,7 @@ async def flow(client: Redis, now_ms: int) -> Flow:
     async with client.pipeline(transaction=False) as pipe:
         pipe.xlen(keys.STREAM)
         pipe.xinfo_groups(keys.STREAM)
-        pipe.execute_command("XPENDING", keys.STREAM, keys.GROUP)
+        pipe.xpending(keys.STREAM, keys.GROUP)
         length, groups, pending = await pipe.execute(raise_on_error=False)
     for reply in (length, groups, pending):
         if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
@@ -88,10 +88,8 @@ def _first_id(entries: Any) -> str | None:
 
 
 def _first_pending(reply: Any) -> str | None:
-    """The smallest id of an XPENDING summary, in redis-py's shape or as it came."""
+    """The smallest id of an XPENDING summary."""
     smallest = reply.get("min") if isinstance(reply, dict) else None
-    if isinstance(reply, list) and len(reply) > 1:
-        smallest = reply[1]
     return smallest.decode() if smallest else None
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -20,12 +20,14 @@ class StreamEntry:
         data: the event's bytes as published; None when the entry has no such field.
         at_ms: when the bridge received it.
         deleted: True for an entry that is pending but gone from the stream.
+        deliveries: how often the server has handed it out; known for entries that were pending before.
     """
 
     id: str
     data: bytes | None
     at_ms: int
     deleted: bool = False
+    deliveries: int = 1
 
 
 @dataclass(slots=True)
@@ -162,7 +164,7 @@ class EventStream:
             "XREADGROUP", "GROUP", keys.GROUP, self._consumer,
             "COUNT", count, "STREAMS", keys.STREAM, after,
         )  # fmt: skip
-        return _entries(reply[0][1]) if reply else []
+        return await self._with_deliveries(_entries(reply[0][1]) if reply else [])
 
     async def reclaim(self, *, cursor: str, idle_ms: int, count: int) -> tuple[str, list[StreamEntry]]:
         """Take over entries that other consumers have held for too long.
@@ -174,7 +176,24 @@ class EventStream:
         reply = await self._client.execute_command(
             "XAUTOCLAIM", keys.STREAM, keys.GROUP, self._consumer, idle_ms, cursor, "COUNT", count
         )
-        return reply[0].decode(), _entries(reply[1])
+        return reply[0].decode(), await self._with_deliveries(_entries(reply[1]))
+
+    async def _with_deliveries(self, entries: list[StreamEntry]) -> list[StreamEntry]:
+        """Note how often the server has handed out entries that are this consumer's now."""
+        if not entries:
+            return entries
+        # Entries of a batch in flight may lie between these.
+        count = 4 * len(entries) + 4_000
+        rows: list[dict[str, Any]] = await self._client.xpending_range(
+            keys.STREAM,
+            keys.GROUP,
+            min=entries[0].id,
+            max=entries[-1].id,
+            count=count,
+            consumername=self._consumer,
+        )
+        deliveries = {text(row["message_id"]): int(row["times_delivered"]) for row in rows}
+        return [replace(entry, deliveries=deliveries.get(entry.id, 1)) for entry in entries]
 
     async def apply(self, batch: Batch) -> Applied | Stale | Conflict:
         """Apply a batch in one atomic step, once (see `lua/apply_batch.lua`)."""
