@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from redis_agent.clock import iso_from_ms
-from redis_agent.events import Reading
+from redis_agent.events import MetricEvent
 
 # Decimal places kept of a gauge in its sum.
 SUM_PLACES = 12
@@ -95,7 +95,7 @@ class ExperimentChange:
     gauges: dict[str, GaugeChange] = field(default_factory=dict)
     raw: list[bytes] = field(default_factory=list)
 
-    def add(self, reading: Reading, *, entry_id: str, at_ms: int) -> None:
+    def add(self, event: MetricEvent, *, entry_id: str, at_ms: int) -> None:
         """Fold one event in."""
         if self.events == 0:
             self.first_ms = self.last_ms = at_ms
@@ -104,11 +104,11 @@ class ExperimentChange:
         elif at_ms < self.first_ms:
             self.first_ms = at_ms
         self.events += 1
-        self.raw.append(reading.raw)
-        name = reading.event.event
+        self.raw.append(event.raw)
+        name = event.name
         if name is not None:
-            self.counters[name] = self.counters.get(name, 0) + reading.count
-        for gauge, value in reading.gauges:
+            self.counters[name] = self.counters.get(name, 0) + event.times
+        for gauge, value in event.gauges:
             self._add_gauge(gauge, value, entry_id)
 
     def _add_gauge(self, name: str, value: int | float, entry_id: str) -> None:
@@ -148,15 +148,14 @@ class ExperimentChange:
         }
 
 
-def fold(readings: Iterable[tuple[str, int, Reading]]) -> dict[str, ExperimentChange]:
+def fold(events: Iterable[tuple[str, int, MetricEvent]]) -> dict[str, ExperimentChange]:
     """Fold (entry id, receipt in ms, event) into one change for each experiment."""
     changes: dict[str, ExperimentChange] = {}
-    for entry_id, at_ms, reading in readings:
-        experiment_id = reading.event.experiment_id
-        change = changes.get(experiment_id)
+    for entry_id, at_ms, event in events:
+        change = changes.get(event.experiment_id)
         if change is None:
-            change = changes[experiment_id] = ExperimentChange(experiment_id)
-        change.add(reading, entry_id=entry_id, at_ms=at_ms)
+            change = changes[event.experiment_id] = ExperimentChange(event.experiment_id)
+        change.add(event, entry_id=entry_id, at_ms=at_ms)
     return changes
 
 

@@ -7,12 +7,15 @@ the Python repr of a dict, which some publishers send instead of JSON. A repr is
 
 import ast
 import json
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, NotRequired
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
+from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 # Longest experiment id and metric name that is kept; longer ones are mistakes, and names become key parts.
 MAX_EXPERIMENT_ID = 200
@@ -27,8 +30,11 @@ MAX_REPR_BYTES = 16_384
 MAX_GAUGES = 200
 
 ERROR_EVENT = "error"
-# Numbers under these names describe the event and are not measured values.
-_NOT_GAUGES = frozenset({"timestamp"})
+# Numbers under these names describe the event; count and value have rules of their own.
+_NOT_GAUGES = frozenset({"timestamp", "count", "value"})
+# bool is an int to isinstance, and must not count as a number here.
+_NUMBERS = frozenset({int, float})
+_MEASURES = _NUMBERS | {bool}  # a flag is measured, too
 
 
 class Reason(StrEnum):
@@ -60,57 +66,51 @@ class Unreadable:
         return f"{self.reason}: {self.detail}"
 
 
-class MetricEvent(BaseModel):
-    """One event as published. What is not named here is in `model_extra`; its numbers are gauges.
+@with_config(ConfigDict(extra="allow"))
+class _Published(TypedDict):
+    """The shape of an event as published, checked by pydantic; what is not named here is kept as it is."""
+
+    experiment_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_EXPERIMENT_ID)]
+    event: NotRequired[Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_NAME)] | None]
+    metric: NotRequired[Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_NAME)] | None]
+
+
+class MetricEvent(NamedTuple):
+    """A readable event with its numbers checked. A tuple, because one is made for every event.
 
     Attributes:
         experiment_id: the experiment it belongs to.
-        event: name of the thing that happened, if one did.
-        count: how many times it happened.
-        gauges: latest values by name, flags as True or False; filled by `read`.
+        name: of the thing that happened; None when it only carries gauges.
+        times: how many times it happened; 0 without a name.
+        gauges: (name, value) in the order given; flags are 1 and 0.
+        raw: the event as JSON bytes: as published, or the JSON of a repr.
+        document: all that was published.
     """
 
-    model_config = ConfigDict(extra="allow")
-
-    experiment_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_EXPERIMENT_ID)]
-    event: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_NAME)] | None = None
-    count: Any = None
-    metric: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_NAME)] | None = None
-    value: Any = None
+    experiment_id: str
+    name: str | None
+    times: int
+    gauges: Sequence[tuple[str, int | float]]
+    raw: bytes
+    document: dict[str, Any]
 
     @property
     def is_error(self) -> bool:
         """Whether this event reports an error; its numbers describe the error."""
-        return self.event == ERROR_EVENT
+        return self.name == ERROR_EVENT
 
     def text(self, name: str) -> str | None:
         """A text that the event carries beside its numbers, such as `message` or `run_id`."""
-        value = (self.model_extra or {}).get(name)
+        value = self.document.get(name)
         return value if isinstance(value, str) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A readable event with its numbers checked.
-
-    Attributes:
-        event: the event.
-        count: how many times it happened, 0 when `event.event` is None.
-        gauges: (name, value) in the order given; flags are 1 and 0.
-        raw: the event as JSON bytes: as published, or the JSON of a repr.
-    """
-
-    event: MetricEvent
-    count: int
-    gauges: list[tuple[str, int | float]]
-    raw: bytes
+_published = TypeAdapter(_Published).validator
+_parse = _published.validate_json
+_validate = _published.validate_python
 
 
-_parse = MetricEvent.__pydantic_validator__.validate_json
-_validate = MetricEvent.__pydantic_validator__.validate_python
-
-
-def read(data: bytes | None, *, max_bytes: int) -> Reading | Unreadable:
+def read(data: bytes | None, *, max_bytes: int) -> MetricEvent | Unreadable:
     """Read one event; never raises, whatever the bytes are.
 
     Args:
@@ -121,18 +121,14 @@ def read(data: bytes | None, *, max_bytes: int) -> Reading | Unreadable:
         return Unreadable(Reason.NO_DATA, "the stream entry has no field `data`")
     if len(data) > max_bytes:
         return Unreadable(Reason.TOO_LARGE, f"{len(data)} bytes, at most {max_bytes} are read")
-    raw = data
     try:
-        event = _parse(data)
+        return _checked(_parse(data), data)
     except ValidationError as error:
         other = _second_look(data, error)
-        if isinstance(other, Unreadable):
-            return other
-        event, raw = other
-    return _checked(event, raw)
+    return other if isinstance(other, Unreadable) else _checked(*other)
 
 
-def _second_look(data: bytes, error: ValidationError) -> tuple[MetricEvent, bytes] | Unreadable:
+def _second_look(data: bytes, error: ValidationError) -> tuple[dict[str, Any], bytes] | Unreadable:
     """Find out what exactly is wrong, and whether it is the repr of a dict."""
     try:
         document = from_json(data, allow_inf_nan=False)
@@ -162,7 +158,8 @@ def _literal(data: bytes) -> dict[Any, Any] | None:
     if len(data) > MAX_REPR_BYTES or not data.lstrip().startswith(b"{"):
         return None
     try:
-        document = ast.literal_eval(data.decode("utf-8").strip())
+        with warnings.catch_warnings(action="ignore"):  # the parser warns past the log, thousands of times an event
+            document = ast.literal_eval(data.decode("utf-8").strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
@@ -175,61 +172,68 @@ def _kind_of(document: object) -> str:
     return names.get(type(document), "a number")
 
 
-def _checked(event: MetricEvent, raw: bytes) -> Reading | Unreadable:
-    """The numbers of an event, or what is wrong with one of them."""
-    if not event.experiment_id.isprintable():
+def _checked(document: dict[str, Any], raw: bytes) -> MetricEvent | Unreadable:
+    """The event with its numbers, or what is wrong with one of them."""
+    experiment_id: str = document["experiment_id"]
+    if not experiment_id.isprintable():
         return Unreadable(Reason.BAD_EXPERIMENT, "experiment_id has unprintable characters")
-    name = event.event
-    count = 0
-    if name is not None:
-        if not name.isprintable():
-            return Unreadable(Reason.BAD_EVENT, "event has unprintable characters")
-        given = event.count
-        if given is None:
+    name: str | None = document.get("event")
+    if name is None:
+        gauges = _gauges(document)
+        if isinstance(gauges, Unreadable):
+            return gauges
+        if not gauges:
+            return Unreadable(Reason.NOTHING, "neither an event nor a number under a name")
+        return MetricEvent(experiment_id, None, 0, gauges, raw, document)
+    if not name.isprintable():
+        return Unreadable(Reason.BAD_EVENT, "event has unprintable characters")
+    count = document.get("count", 1)
+    if type(count) is not int or not 0 <= count <= MAX_COUNT:
+        if count is None:
             count = 1
-        elif type(given) is int and 0 <= given <= MAX_COUNT:
-            count = given
-        elif type(given) is float and given.is_integer() and 0 <= given <= MAX_COUNT:
-            count = int(given)
+        elif type(count) is float and count.is_integer() and 0 <= count <= MAX_COUNT:
+            count = int(count)
         else:
-            return Unreadable(Reason.BAD_COUNT, f"count must be a whole number from 0 to {MAX_COUNT}: {given!r:.60}")
+            return Unreadable(Reason.BAD_COUNT, f"count must be a whole number from 0 to {MAX_COUNT}: {count!r:.60}")
     if name == ERROR_EVENT:
-        return Reading(event, count, [], raw)
-    gauges = _gauges(event)
+        return MetricEvent(experiment_id, name, count, (), raw, document)
+    gauges = _gauges(document)
     if isinstance(gauges, Unreadable):
         return gauges
-    if name is None and not gauges:
-        return Unreadable(Reason.NOTHING, "neither an event nor a number under a name")
-    return Reading(event, count, gauges, raw)
+    return MetricEvent(experiment_id, name, count, gauges, raw, document)
 
 
-def _gauges(event: MetricEvent) -> list[tuple[str, int | float]] | Unreadable:
-    gauges: list[tuple[str, int | float]] = []
-    named = event.metric is not None
-    if named or (event.value is not None and _is_number(event.value)):
-        name = event.metric or "value"
-        if not _is_number(event.value):
-            return Unreadable(Reason.BAD_VALUE, f"the value of {name} must be a number: {event.value!r:.60}")
-        gauges.append((name, event.value))
-    if event.event is None and event.count is not None and not named:
-        gauges.append(("count", event.count))
-    for name, value in (event.model_extra or {}).items():
-        if type(value) is bool:
-            gauges.append((name, int(value)))
-        elif _is_number(value) and name not in _NOT_GAUGES:
-            gauges.append((name, value))
+def _gauges(document: dict[str, Any]) -> Sequence[tuple[str, int | float]] | Unreadable:
+    gauges: list[tuple[str, int | float]] = [
+        (name, value) for name, value in document.items() if type(value) in _MEASURES and name not in _NOT_GAUGES
+    ]
+    metric = document.get("metric")
+    if metric is not None:
+        named: Any = document.get("value")
+        if type(named) not in _NUMBERS:
+            return Unreadable(Reason.BAD_VALUE, f"the value of {metric} must be a number: {named!r:.60}")
+        gauges.append((metric, named))
+    else:
+        # Without a metric's name `value` is a gauge of that name, and so is `count` without an event.
+        if type(document.get("value")) in _NUMBERS:
+            gauges.append(("value", document["value"]))
+        count = document.get("count")
+        if count is not None and document.get("event") is None:
+            if type(count) not in _NUMBERS:
+                return Unreadable(Reason.BAD_VALUE, f"count must be a number: {count!r:.60}")
+            gauges.append(("count", count))
+    return _sound(gauges) if gauges else gauges
+
+
+def _sound(gauges: list[tuple[str, int | float]]) -> list[tuple[str, int | float]] | Unreadable:
+    """The gauges, if every one has a name and a number that can be kept."""
     if len(gauges) > MAX_GAUGES:
         return Unreadable(Reason.BAD_VALUE, f"{len(gauges)} numbers in one event, at most {MAX_GAUGES}")
     for name, value in gauges:
-        if not _is_number(value) or not abs(value) <= MAX_GAUGE:  # NaN is not <= anything
+        if type(value) not in _MEASURES or not abs(value) <= MAX_GAUGE:  # NaN is not <= anything
             return Unreadable(
-                Reason.BAD_VALUE,
-                f"{name:.60} must be a finite number of at most {MAX_GAUGE:.0e}: {value!r:.60}",
+                Reason.BAD_VALUE, f"{name:.60} must be a finite number of at most {MAX_GAUGE:.0e}: {value!r:.60}"
             )
         if not 0 < len(name) <= MAX_NAME or not name.isprintable():
             return Unreadable(Reason.BAD_VALUE, f"{name!r:.60} is no name for a metric")
-    return gauges
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float)
+    return [(name, int(value) if type(value) is bool else value) for name, value in gauges]

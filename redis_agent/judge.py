@@ -27,6 +27,10 @@ from redis_agent.telemetry import Liveness, Telemetry
 
 # A cooldown that is known to run is not asked for again for so long, at most.
 _COOLDOWN_MEMORY_SECONDS = 5.0
+# Judging rests this many times as long as it worked.
+_REST = 4.0
+# Experiments judged before others in the process get their turn.
+_SLICE = 16
 # Bounds of what is remembered between batches; beyond it is forgotten and read again.
 _MEMORY = 10_000
 
@@ -115,8 +119,8 @@ class Judge:
     async def run(self, stop: asyncio.Event) -> None:
         """Judge what is submitted until told to stop and nothing is left.
 
-        Under load experiments are judged less often than batches are applied: judging rests for as long as it
-        worked, so that it never takes more than half of the process.
+        Under load experiments are judged less often than batches are applied: judging rests four times as long as
+        it worked, so that it never takes more than a fifth of the process.
         """
         recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
         loop = asyncio.get_running_loop()
@@ -140,7 +144,7 @@ class Judge:
                 await recovery.after(error, "judge")
                 if stop.is_set():
                     return  # the next sweep judges them
-            await sleep_unless(stop, min(0.5, loop.time() - started))
+            await sleep_unless(stop, min(0.5, _REST * (loop.time() - started)))
 
     # Judging -----------------------------------------------------------------------------------------------
 
@@ -155,7 +159,9 @@ class Judge:
         updates: list[DerivedUpdate] = []
         alerts: list[tuple[Alert, Item]] = []
         judgements: list[Judgement] = []
-        for item in items:
+        for n, item in enumerate(items):
+            if n % _SLICE == 0:
+                await asyncio.sleep(0)
             experiment = found.get(item.experiment_id)
             if experiment is None:
                 continue

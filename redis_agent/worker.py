@@ -2,8 +2,8 @@
 
     read -> decode -> fold -> apply (the gate) -> judge
 
-Two tasks: one reads, the next batch being requested before the current one is folded; one folds and applies. What
-happens to a batch if the process dies:
+Three tasks, each one batch ahead of the next, so that the server reads and applies while this process decodes and
+folds: one reads, one folds, one applies. A fourth judges. What happens to a batch if the process dies:
 
 1. read, not applied                 pending under this consumer's name: read again at the next start under the same
                                      name, or reclaimed by another after REDIS_AGENT_RECLAIM_IDLE_SECONDS
@@ -15,6 +15,7 @@ import asyncio
 import random
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
@@ -23,7 +24,7 @@ from redis_agent import log
 from redis_agent.aggregate import ExperimentChange, fold
 from redis_agent.alerts import Alert, error_alert
 from redis_agent.clock import Clock
-from redis_agent.events import Reading, Reason, Unreadable, read
+from redis_agent.events import MetricEvent, Reason, Unreadable, read
 from redis_agent.judge import Judge
 from redis_agent.store import keys
 from redis_agent.store.failures import Remedy
@@ -111,14 +112,16 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Read, apply and judge until told to stop; then finish what was read."""
         ahead: asyncio.Queue[list[StreamEntry] | None] = asyncio.Queue(maxsize=1)
+        folded: asyncio.Queue[Folded | None] = asyncio.Queue(maxsize=1)
         applied = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read(ahead, stop))
+            tasks.create_task(self._fold_all(ahead, folded))
             tasks.create_task(self._judge.run(applied))
-            await self._apply_all(ahead, stop)
+            await self._apply_all(folded, ahead.task_done, stop)
             applied.set()
 
-    # Reading -----------------------------------------------------------------------------------------------
+    # MetricEvent -----------------------------------------------------------------------------------------------
 
     async def _read(self, ahead: asyncio.Queue[list[StreamEntry] | None], stop: asyncio.Event) -> None:
         recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
@@ -174,19 +177,28 @@ class Worker:
 
     # Applying ----------------------------------------------------------------------------------------------
 
-    async def _apply_all(self, ahead: asyncio.Queue[list[StreamEntry] | None], stop: asyncio.Event) -> None:
-        recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
+    async def _fold_all(
+        self, ahead: asyncio.Queue[list[StreamEntry] | None], folded: asyncio.Queue[Folded | None]
+    ) -> None:
+        """Fold what was read, while the batch before it is being applied."""
         while (entries := await ahead.get()) is not None:
-            self._liveness.beat("worker.apply")
-            await self._apply(entries, recovery, stop)
-            ahead.task_done()
+            await folded.put(self._fold(await self._drop_deleted(entries), {}))
+        await folded.put(None)
 
-    async def _apply(self, entries: list[StreamEntry], recovery: Recovery, stop: asyncio.Event) -> None:
-        """Apply entries until each is applied, dead-lettered, or somebody else's."""
+    async def _apply_all(
+        self, folded: asyncio.Queue[Folded | None], done: Callable[[], None], stop: asyncio.Event
+    ) -> None:
+        """Apply batch by batch; `done` is called for each that is no longer in this process's hands."""
+        recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
+        while (batch := await folded.get()) is not None:
+            self._liveness.beat("worker.apply")
+            await self._apply(batch, recovery, stop)
+            done()
+
+    async def _apply(self, folded: Folded, recovery: Recovery, stop: asyncio.Event) -> None:
+        """Apply a batch until each entry is applied, dead-lettered, or somebody else's."""
         refused: dict[str, Conflict] = {}
-        entries = await self._drop_deleted(entries)
-        while entries:
-            folded = self._fold(entries, refused)
+        while folded.entries:
             try:
                 with self._telemetry.batch_seconds.time():
                     outcome = await self._stream.apply(folded.batch)
@@ -195,19 +207,20 @@ class Worker:
                 if failure.remedy is Remedy.RECREATE or stop.is_set():
                     return  # still pending (or read anew): nothing is lost by letting go
                 if failure.kind == "response":
-                    await self._apart(entries, error, recovery, stop)
+                    await self._apart(folded.entries, error, recovery, stop)
                     return
                 continue
             recovery.succeeded()
             if isinstance(outcome, Applied):
                 self._applied(folded, outcome)
                 return
+            entries = folded.entries
             if isinstance(outcome, Stale):
-                gone = len(entries) - len(outcome.pending)
-                self._telemetry.events.labels("stale").inc(gone)
+                self._telemetry.events.labels("stale").inc(len(entries) - len(outcome.pending))
                 entries = [entry for entry in entries if entry.id in outcome.pending]
             else:
                 refused[outcome.experiment_id] = outcome
+            folded = self._fold(entries, refused)
 
     async def _apart(
         self,
@@ -219,8 +232,8 @@ class Worker:
         """The server refused a batch for no reason known to us: find the culprit, apply its neighbours."""
         if len(entries) > 1:
             middle = len(entries) // 2
-            await self._apply(entries[:middle], recovery, stop)
-            await self._apply(entries[middle:], recovery, stop)
+            for half in (entries[:middle], entries[middle:]):
+                await self._apply(self._fold(half, {}), recovery, stop)
             return
         entry = entries[0]
         letter = DeadLetter(
@@ -228,7 +241,7 @@ class Worker:
             reason=f"{Reason.NOT_APPLIED}: {str(error)[:200]}",
             data=entry.data or b"",
             at_ms=entry.at_ms,
-            readable=isinstance(read(entry.data, max_bytes=self._max_event_bytes), Reading),
+            readable=isinstance(read(entry.data, max_bytes=self._max_event_bytes), MetricEvent),
             deliveries=entry.deliveries,
         )
         batch = Batch([entry.id], dead=[letter])
@@ -257,26 +270,26 @@ class Worker:
     def _fold(self, entries: list[StreamEntry], refused: dict[str, Conflict]) -> Folded:
         """Decode and fold; what cannot be applied becomes a dead letter of the same batch."""
         folded = Folded(entries, Batch([entry.id for entry in entries]))
-        good: list[tuple[str, int, Reading]] = []
-        errors: list[tuple[Reading, int]] = []
+        good: list[tuple[str, int, MetricEvent]] = []
+        errors: list[tuple[MetricEvent, int]] = []
         for position, entry in enumerate(entries):
             if entry.deliveries > self._max_deliveries:
                 # Before decoding: whoever held it may have died of it.
                 why = Unreadable(Reason.MAX_DELIVERIES, f"handed out {entry.deliveries} times and never applied")
                 self._bury(folded, position, entry, why, readable=True)
                 continue
-            reading = read(entry.data, max_bytes=self._max_event_bytes)
-            if isinstance(reading, Unreadable):
-                self._bury(folded, position, entry, reading, readable=False)
+            event = read(entry.data, max_bytes=self._max_event_bytes)
+            if isinstance(event, Unreadable):
+                self._bury(folded, position, entry, event, readable=False)
                 continue
-            conflict = refused.get(reading.event.experiment_id) if refused else None
+            conflict = refused.get(event.experiment_id) if refused else None
             if conflict is not None:
                 reason = Unreadable(Reason.WRONG_TYPE, f"{conflict.key}: {conflict.problem}")
                 self._bury(folded, position, entry, reason, readable=True)
                 continue
-            good.append((entry.id, entry.at_ms, reading))
-            if reading.event.is_error:
-                errors.append((reading, entry.at_ms))
+            good.append((entry.id, entry.at_ms, event))
+            if event.is_error:
+                errors.append((event, entry.at_ms))
         folded.batch.updates = [_update(change) for change in fold(good).values()]
         self._add_error_alerts(folded, errors)
         return folded
@@ -294,11 +307,10 @@ class Worker:
         folded.batch.dead.append(letter)
         folded.dead[why.reason.value] += 1
 
-    def _add_error_alerts(self, folded: Folded, errors: list[tuple[Reading, int]]) -> None:
+    def _add_error_alerts(self, folded: Folded, errors: list[tuple[MetricEvent, int]]) -> None:
         seen: set[str] = set()
         now = self._clock.now()
-        for reading, at_ms in errors:
-            event = reading.event
+        for event, at_ms in errors:
             alert = error_alert(
                 experiment_id=event.experiment_id,
                 alert_id=str(uuid.uuid4()),

@@ -5,6 +5,10 @@ reply. Every client here is made without retries; what is worth repeating is rep
 scripts that recognise the repetition.
 """
 
+import socket
+from typing import Any
+
+import hiredis
 from redis.asyncio import Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -13,6 +17,31 @@ from redis.backoff import NoBackoff
 # enough that a half-open connection is noticed.
 REPLY_TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 5.0
+
+
+# A batch must leave in one go: what does not fit the socket's buffer waits for the event loop, which is busy folding
+# the next batch meanwhile, and the server idles.
+_SEND_BUFFER_BYTES = 2_097_152
+
+
+class _Tuned:
+    """What redis-py's asyncio connections lack: commands packed in C, and room for a whole batch."""
+
+    _writer: Any
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """Pack one command; redis-py does this in Python, at a quarter of a worker's time."""
+        first = args[0]
+        if isinstance(first, str) and " " in first:  # "XGROUP CREATE" is two words
+            args = (*first.split(), *args[1:])
+        return [hiredis.pack_command(args)]
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Widen the socket's send buffer, then greet the server."""
+        sock = self._writer.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        await super().on_connect_check_health(check_health)  # type: ignore[misc]
 
 
 def connect(url: str, *, name: str, reply_timeout: float = REPLY_TIMEOUT_SECONDS) -> Redis:
@@ -33,6 +62,8 @@ def connect(url: str, *, name: str, reply_timeout: float = REPLY_TIMEOUT_SECONDS
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
     )
+    pool = client.connection_pool
+    pool.connection_class = type("TunedConnection", (_Tuned, pool.connection_class), {})
     # Replies as they are: redis-py's own shaping of stream replies costs as much as reading them.
     for command in ("XREADGROUP", "XAUTOCLAIM"):
         client.response_callbacks.pop(command, None)

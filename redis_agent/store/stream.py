@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -11,9 +11,8 @@ from redis.exceptions import ResponseError
 from redis_agent.store import keys, scripts
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEntry:
-    """One event as it stands in the stream.
+class StreamEntry(NamedTuple):
+    """One event as it stands in the stream. A tuple, because one is made for every event.
 
     Attributes:
         id: the entry's id, "ms-seq".
@@ -193,7 +192,7 @@ class EventStream:
             consumername=self._consumer,
         )
         deliveries = {text(row["message_id"]): int(row["times_delivered"]) for row in rows}
-        return [replace(entry, deliveries=deliveries.get(entry.id, 1)) for entry in entries]
+        return [entry._replace(deliveries=deliveries.get(entry.id, 1)) for entry in entries]
 
     async def apply(self, batch: Batch) -> Applied | Stale | Conflict:
         """Apply a batch in one atomic step, once (see `lua/apply_batch.lua`)."""
@@ -264,6 +263,8 @@ async def trim(client: Redis, stream: str, max_length: int) -> tuple[int, int]:
 
 def _entries(rows: list[Any]) -> list[StreamEntry]:
     entries = []
+    last_at: bytes | None = b""
+    last_at_ms = 0
     for row in rows:
         if row is None:  # 6.2 answers nil for an entry that is gone
             continue
@@ -278,7 +279,9 @@ def _entries(rows: list[Any]) -> list[StreamEntry]:
                 data = fields[n + 1]
             elif fields[n] == b"at":
                 at = fields[n + 1]
-        entries.append(StreamEntry(text_id, data, _received_ms(at, text_id)))
+        if at is None or at != last_at:  # a mirrored batch shares its time of receipt
+            last_at, last_at_ms = at, _received_ms(at, text_id)
+        entries.append(StreamEntry(text_id, data, last_at_ms))
     return entries
 
 

@@ -4,13 +4,12 @@
 -- Every entry must still be pending for the group; then the sums that Python folded are added, what could
 -- not be read goes to the dead letters, error alerts enter the outbox, and the entries are acked. When an
 -- entry is no longer pending (somebody else applied it), nothing is changed. Lua does not roll back, so
--- everything is read and checked before the first write of data. XCLAIM before that only moves the entries
--- to this consumer, which is harmless: whoever holds them folds them again.
+-- everything is read and checked before the first write.
 --
 -- KEYS: stream, dead_letters, outbox, experiments, floor, unapplied,
 --       then for each experiment: aggregate, raw_events, fold_state,
 --       then for each alert: cooldown
--- ARGV: group, consumer, n, id * n, 'JUSTID', plan, then the blobs the plan names in its order:
+-- ARGV: group, consumer, n, id * n (ascending), 'JUSTID', plan, then the blobs the plan names in its order:
 --       raw events of each experiment, data of each dead letter, data of each alert
 -- plan (JSON): {
 --   experiments: [{id, events, first, last, last_ms, counters: [[name, delta]...],
@@ -88,9 +87,27 @@ local function hset(key, pairs_flat)
 end
 
 -- 1. The gate -------------------------------------------------------------------------------------------
-local pending = redis.call('XCLAIM', STREAM, group, consumer, 0, unpack(ARGV, 4, 4 + n))
-if #pending < n then
-  return {'stale', unpack(pending)}
+-- Usually the batch is just what this consumer has pending between its first and its last id: one range says so.
+-- Otherwise (some are gone, or others of ours lie between) XCLAIM asks for each. It makes the entries ours, which is
+-- harmless: whoever holds an entry folds it again. It is not asked first because every id would go into the AOF.
+local function all_pending()
+  local rows = redis.call('XPENDING', STREAM, group, ARGV[4], ARGV[3 + n], n, consumer)
+  if #rows < n then
+    return false
+  end
+  for i = 1, n do
+    if rows[i][1] ~= ARGV[3 + i] then
+      return false
+    end
+  end
+  return true
+end
+
+if not all_pending() then
+  local pending = redis.call('XCLAIM', STREAM, group, consumer, 0, unpack(ARGV, 4, 4 + n))
+  if #pending < n then
+    return {'stale', unpack(pending)}
+  end
 end
 
 -- 2. Read and check; nothing is written yet -------------------------------------------------------------
@@ -128,9 +145,16 @@ for e, change in ipairs(plan.experiments) do
       return {'conflict', e, raw_events, length.err}
     end
   end
-  local known = redis.pcall('HMGET', fold_state, unpack(state_names))
-  if known.err then
-    return {'conflict', e, fold_state, known.err}
+  local known = {}
+  local complete = #change.gauges == 0
+  for at = 1, #names do
+    complete = complete and values[at]
+  end
+  if not complete then -- a gauge, or a new name: who set the latest value, how many names are in use
+    known = redis.pcall('HMGET', fold_state, unpack(state_names))
+    if known.err then
+      return {'conflict', e, fold_state, known.err}
+    end
   end
   -- Names in use, derived metrics not counted: what was refused once stays refused, whatever is derived.
   local fields = tonumber(known[1] or '0')
@@ -213,7 +237,7 @@ end
 
 -- 3. Write: from here on nothing can fail ---------------------------------------------------------------
 local blob = 6 + n
-local aggregates = {}
+local aggregates, touched = {}, {}
 for e, change in ipairs(plan.experiments) do
   local write = writes[e]
   hset(write.aggregate, write.set)
@@ -225,8 +249,11 @@ for e, change in ipairs(plan.experiments) do
     end
     blob = blob + change.raw
   end
-  redis.call('ZADD', INDEX, 'GT', change.last_ms, change.id)
+  touched[2 * e - 1], touched[2 * e] = change.last_ms, change.id
   aggregates[e] = redis.call('HGETALL', write.aggregate)
+end
+if #touched > 0 then
+  redis.call('ZADD', INDEX, 'GT', unpack(touched))
 end
 for _, entry in ipairs(refused) do
   local fold_state, field = writes[entry[1]].fold_state, 'refused:' .. entry[2]
