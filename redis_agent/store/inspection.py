@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from redis_agent.store import keys, scripts
-from redis_agent.store.stream import StreamEntry, _received_ms, text, text_map
+from redis_agent.store.stream import StreamEntry, received_ms, text, text_map
 
 _PAGE = 1_000
 # A replica says every second that it lives.
@@ -147,7 +147,8 @@ class Inspection:
     """Reads the state of the agent."""
 
     def __init__(self, client: Redis) -> None:
-        self._client = client
+        # Typed for both kinds of client, redis-py's stubs say less than what is known here.
+        self._client: Any = client
 
     async def server(self) -> dict[str, Any]:
         """The server's INFO."""
@@ -273,6 +274,12 @@ class Inspection:
         """Experiments that ever had an event."""
         return int(await self._client.zcard(keys.EXPERIMENTS))
 
+    async def aggregate_problem(self, experiment_id: str) -> str:
+        """Why the experiment's aggregate cannot be read, or ""."""
+        key = keys.aggregate(experiment_id)
+        kind = text(await self._client.type(key))
+        return "" if kind in ("none", "hash") else f"the key {key} is a {kind}, not a hash"
+
     # Alerts ------------------------------------------------------------------------------------------------
 
     async def alerts(self) -> AsyncIterator[OutboxAlert]:
@@ -337,13 +344,12 @@ class Inspection:
     async def entries(self, page: int = _PAGE) -> AsyncIterator[list[StreamEntry]]:
         """The stream of events from its beginning, in pages."""
         first = FIRST_ID
-        while rows := await self._client.xrange(keys.STREAM, min=first, count=page):
+        while True:
+            rows: list[Any] = await self._client.xrange(keys.STREAM, min=first, count=page)
+            if not rows:
+                return
             yield [
-                StreamEntry(
-                    text(entry_id),
-                    fields.get(b"data"),
-                    _received_ms(fields.get(b"at"), text(entry_id)),
-                )
+                StreamEntry(text(entry_id), fields.get(b"data"), received_ms(fields.get(b"at"), text(entry_id)))
                 for entry_id, fields in rows
             ]
             first = "(" + text(rows[-1][0])
@@ -359,7 +365,7 @@ class DeadLetters:
     """What could not be applied, and what people do about it."""
 
     def __init__(self, client: Redis) -> None:
-        self._client = client
+        self._client: Any = client
 
     async def total(self) -> int:
         """How many there are."""

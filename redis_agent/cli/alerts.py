@@ -1,0 +1,85 @@
+"""`redis-agent alerts`: the history of alerts."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from redis_agent.cli.options import Command, json_option, limit_option, redis_url_option
+from redis_agent.cli.output import Cell, Table, print_json, say, show
+
+if TYPE_CHECKING:
+    from redis_agent.cli.session import Session
+
+_PEOPLE_SEE = 20
+_STYLES = {
+    "success_threshold": "green",
+    "failure_threshold": "red",
+    "error": "bold red",
+    "anomaly": "yellow",
+}
+
+
+@click.command(cls=Command)
+@limit_option(f"Show so many (people: {_PEOPLE_SEE}).")
+@click.option("--experiment", metavar="ID", help="Only the alerts of this experiment.")
+@json_option
+@redis_url_option
+def alerts(*, limit: int | None, experiment: str | None, as_json: bool, redis_url: str | None) -> None:
+    """Show the alerts, newest first, and whether somebody received them.
+
+    Examples:
+        redis-agent alerts --limit 5
+        redis-agent alerts --experiment exp_test --json | jq '.[] | select(.delivered | not)'
+    """
+    from redis_agent.cli.session import with_redis
+
+    async def work(session: "Session") -> list[dict[str, Any]]:
+        return await read_alerts(session, limit or (None if as_json else _PEOPLE_SEE), experiment)
+
+    found = with_redis(redis_url, work)
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+
+
+async def read_alerts(session: "Session", limit: int | None, experiment: str | None) -> list[dict[str, Any]]:
+    """The list that `--json` prints."""
+    from redis_agent.store.inspection import Inspection
+
+    found: list[dict[str, Any]] = []
+    async for alert in Inspection(session.client).alerts():
+        document = _document(alert.data)
+        if experiment is not None and document.get("experiment_id") != experiment:
+            continue
+        found.append({**document, "delivered": alert.delivered})
+        if len(found) == limit:
+            break
+    return found
+
+
+def _document(data: str) -> dict[str, Any]:
+    """The alert's own JSON; what is not ours is shown as it stands."""
+    try:
+        document = json.loads(data, parse_constant=str)
+    except (ValueError, RecursionError):
+        return {"unreadable": data}
+    return document if isinstance(document, dict) else {"unreadable": data}
+
+
+def _show(found: list[dict[str, Any]]) -> None:
+    if not found:
+        say("no alerts")
+        return
+    table = Table(["at", "type", "severity", "delivered", "message"])
+    for alert in found:
+        kind = str(alert.get("type", "?"))
+        table.add(
+            str(alert.get("timestamp", "?")),
+            Cell(kind, _STYLES.get(kind, "")),
+            str(alert.get("severity", "?")),
+            Cell("yes") if alert["delivered"] else Cell("no", "yellow"),
+            str(alert.get("message", alert.get("unreadable", ""))),
+        )
+    show(table)

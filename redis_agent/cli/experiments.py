@@ -1,0 +1,215 @@
+"""`redis-agent experiments`: what is known of the experiments."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from redis_agent.cli.check import criteria_table
+from redis_agent.cli.options import Command, json_option, limit_option, redis_url_option
+from redis_agent.cli.output import Cell, Table, age, joined, number, print_json, say, shortened, show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from redis_agent.cli.session import Session
+
+_PAGE = 100
+_PEOPLE_SEE = 50
+_RATES_SHOWN = 3
+
+
+@click.command(cls=Command)
+@click.argument("experiment_id", metavar="[ID]", required=False)
+@limit_option(f"List so many, the most recently active first (people: {_PEOPLE_SEE}).")
+@json_option
+@redis_url_option
+def experiments(*, experiment_id: str | None, limit: int | None, as_json: bool, redis_url: str | None) -> None:
+    """List the experiments, or show all there is about one.
+
+    The list has those that ever had an event: state, events, the last one, the rates computed from
+    counts, and how many criteria are met.
+
+    Examples:
+        redis-agent experiments
+        redis-agent experiments exp_test
+        redis-agent experiments exp_test --json | jq .aggregate
+    """
+    from redis_agent.cli.session import with_redis
+
+    if experiment_id is not None:
+        wanted = experiment_id
+
+        async def one(session: "Session") -> dict[str, Any]:
+            return await read_experiment(session, wanted)
+
+        document = with_redis(redis_url, one)
+        print_json(document) if as_json else _show_one(document)
+        return
+
+    async def some(session: "Session") -> dict[str, Any]:
+        return await read_experiments(session, limit or (None if as_json else _PEOPLE_SEE))
+
+    document = with_redis(redis_url, some)
+    print_json(document) if as_json else _show_list(document)
+
+
+async def read_experiments(session: "Session", limit: int | None) -> dict[str, Any]:
+    """The document that `--json` prints without an id."""
+    from redis_agent.store.aggregates import Aggregates
+
+    last_events = await Aggregates(session.client).all()
+    ids = list(last_events)[:limit]
+    now = datetime.now(UTC)
+    rows: list[dict[str, Any]] = []
+    for first in range(0, len(ids), _PAGE):
+        page = ids[first : first + _PAGE]
+        for experiment_id, known in (await _read(session, page, now)).items():
+            age_seconds = now.timestamp() - last_events[experiment_id] / 1000
+            rows.append(
+                {
+                    "experiment_id": experiment_id,
+                    "state": known["state"],
+                    "events_total": known["events_total"],
+                    "last_event_at": known["aggregate"].get("last_updated"),
+                    "last_event_age_seconds": round(max(0.0, age_seconds), 3),
+                    "rates": known["rates"],
+                    "criteria": {
+                        "met": sum(1 for c in known["criteria"] if c["state"] == "met"),
+                        "total": len(known["criteria"]),
+                    },
+                }
+            )
+    return {"total": len(last_events), "experiments": rows}
+
+
+async def read_experiment(session: "Session", experiment_id: str) -> dict[str, Any]:
+    """The document that `--json` prints with an id.
+
+    Raises:
+        click.ClickException: there is neither an event nor a definition.
+    """
+    from redis_agent.store.aggregates import Aggregates
+    from redis_agent.store.inspection import Inspection
+
+    known = (await _read(session, [experiment_id], datetime.now(UTC)))[experiment_id]
+    problem = await Inspection(session.client).aggregate_problem(experiment_id)
+    if problem:
+        known["problems"].append(problem)
+    elif not known["aggregate"] and not known["defined"]:
+        raise click.ClickException(f"{experiment_id} is unknown: it has neither an event nor a definition")
+    known["refused"] = await Aggregates(session.client).refused_names(experiment_id)
+    return known
+
+
+async def _read(session: "Session", ids: list[str], now: datetime) -> dict[str, dict[str, Any]]:
+    """Aggregate, definition and verdicts of each."""
+    from redis_agent.criteria import is_base_field
+    from redis_agent.experiments import Experiment, judge
+    from redis_agent.judge import parse_definition
+    from redis_agent.store.aggregates import Aggregates
+    from redis_agent.store.definitions import Definitions
+
+    settings = session.settings
+    aggregates = await Aggregates(session.client).read(ids)
+    definitions = await Definitions(session.client).read(ids)
+    known: dict[str, dict[str, Any]] = {}
+    for experiment_id in ids:
+        fields = aggregates.get(experiment_id, {})
+        definition = definitions[experiment_id]
+        parsed = parse_definition(experiment_id, definition)
+        problems = [definition.problem] if definition.problem else []
+        criteria: list[dict[str, Any]] = []
+        state, hypothesis = None, None
+        if isinstance(parsed, Experiment):
+            state, hypothesis = parsed.state, parsed.hypothesis
+            problems += parsed.problems
+            verdicts = judge(
+                parsed,
+                fields,
+                now=now,
+                alpha=settings.alert_alpha,
+                min_samples=settings.min_samples,
+            )
+            criteria = [verdict.as_json() for verdict in verdicts]
+        elif parsed and parsed not in problems:
+            problems.append(parsed)
+        known[experiment_id] = {
+            "experiment_id": experiment_id,
+            "defined": definition.document is not None or definition.specs is not None,
+            "state": state,
+            "hypothesis": hypothesis,
+            "events_total": _whole(fields),
+            "rates": {name: _number(value) for name, value in sorted(fields.items()) if not is_base_field(name)},
+            "aggregate": fields,
+            "criteria": criteria,
+            "problems": problems,
+        }
+    return known
+
+
+def _whole(fields: "Mapping[str, str]") -> int:
+    text = fields.get("events_total", "0")
+    return int(text) if text.isdecimal() else 0
+
+
+def _number(text: str) -> float | str:
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return value if value - value == 0 else text  # NaN and infinities are no JSON
+
+
+def _show_list(document: dict[str, Any]) -> None:
+    if not document["experiments"]:
+        say("no experiment has had an event yet")
+        return
+    table = Table(["experiment", "state", ">events", ">last event", "rates", "criteria"])
+    for row in document["experiments"]:
+        met, total = row["criteria"]["met"], row["criteria"]["total"]
+        table.add(
+            Cell(row["experiment_id"], "bold"),
+            row["state"] or ("active" if row["state"] == "" else "not defined"),
+            f"{row['events_total']:,}",
+            f"{age(row['last_event_age_seconds'])} ago",
+            _rates(row["rates"]),
+            Cell(f"{met} of {total} met" if total else "-", "green" if met else ""),
+        )
+    show(table)
+    left = document["total"] - len(document["experiments"])
+    if left:
+        say(f"and {left:,} more; --limit shows more of them")
+
+
+def _rates(rates: dict[str, Any]) -> str:
+    shown = [
+        f"{name}={number(value) if isinstance(value, float) else value}"
+        for name, value in list(rates.items())[:_RATES_SHOWN]
+    ]
+    more = len(rates) - _RATES_SHOWN
+    return joined([*shown, f"{more} more"] if more > 0 else shown)
+
+
+def _show_one(document: dict[str, Any]) -> None:
+    state = document["state"] or ("active" if document["state"] == "" else "not defined")
+    say(f"{document['experiment_id']}  ({state})", "bold")
+    if document["hypothesis"]:
+        say(shortened(document["hypothesis"], 300))
+    for problem in document["problems"]:
+        say(f"problem: {problem}", "yellow")
+    say()
+    if document["aggregate"]:
+        table = Table(["field", ">value"])
+        for name, value in sorted(document["aggregate"].items()):
+            table.add(name, value)
+        show(table)
+    else:
+        say("no event yet")
+    if document["criteria"]:
+        say()
+        show(criteria_table(document["criteria"]))
+    if document["refused"]:
+        say()
+        names = joined(f"{n} ({times}x)" for n, times in sorted(document["refused"].items()))
+        say(f"names refused, the aggregate being full: {names}", "yellow")

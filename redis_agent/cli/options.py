@@ -1,0 +1,56 @@
+"""Options that commands share."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+
+def _with_examples(options: dict[str, Any]) -> dict[str, Any]:
+    """Keep click from filling the lines of examples into a paragraph."""
+    if options.get("help"):
+        text = inspect.cleandoc(options["help"])
+        for heading in ("Example:", "Examples:", "Start with:"):
+            text = text.replace(f"\n\n{heading}\n", f"\n\n\b\n{heading}\n")
+        options["help"] = text
+    return options
+
+
+class Command(click.Command):
+    """A command whose docstring ends with examples."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **_with_examples(options))
+
+
+class Group(click.Group):
+    """Lists its commands as they were added: what is needed first comes first."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **_with_examples(options))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The names of the commands."""
+        return list(self.commands)
+
+
+def redis_url_option(command: _Decorated) -> _Decorated:
+    """`--redis-url`, before or after the command's name."""
+    return click.option(
+        "--redis-url",
+        metavar="URL",
+        help="The server, instead of REDIS_URL.",
+    )(command)
+
+
+def json_option(command: _Decorated) -> _Decorated:
+    """`--json`: the parameter is `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")(command)
+
+
+def limit_option(what: str) -> Callable[[_Decorated], _Decorated]:
+    """`--limit N`: the parameter is `limit`, None when it was not given."""
+    return click.option("--limit", type=click.IntRange(min=1), metavar="N", help=what)

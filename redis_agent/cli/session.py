@@ -1,0 +1,76 @@
+"""What every command that talks to Redis does around its work: settings, a client, errors in one line."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+import click
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from redis_agent.config import Settings, load_settings, redacted_url
+from redis_agent.errors import AgentError
+from redis_agent.store.client import connect
+from redis_agent.store.failures import Remedy, classify
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The settings and a client of the server that they name."""
+
+    settings: Settings
+    client: Redis
+
+
+def settings_of(redis_url: str | None) -> Settings:
+    """The settings; a URL given with the command, or before it, stands above the environment.
+
+    Raises:
+        click.ClickException: a setting is wrong.
+    """
+    context = click.get_current_context(silent=True)
+    url = redis_url or (context.find_root().obj if context is not None else None)
+    try:
+        return load_settings(overrides={"REDIS_URL": url} if url else None)
+    except AgentError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def with_redis(redis_url: str | None, work: Callable[[Session], Awaitable[_T]]) -> _T:
+    """Run a command's work with a connection; what Redis refuses becomes one line and exit code 1."""
+    settings = settings_of(redis_url)
+
+    async def session() -> _T:
+        client = connect(settings.redis_url.get_secret_value(), name="redis-agent:cli")
+        try:
+            return await work(Session(settings, client))
+        finally:
+            await client.aclose()
+
+    try:
+        return asyncio.run(session())
+    except AgentError as error:
+        raise click.ClickException(str(error)) from None
+    except (RedisError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise  # whoever read our output has gone; click ends quietly
+        _explain(error, redacted_url(settings.redis_url))
+
+
+def _explain(error: Exception, url: str) -> NoReturn:
+    failure = classify(error)
+    said = " ".join(str(error).split()) or type(error).__name__
+    if failure.kind in ("auth", "noauth", "wrongpass"):
+        message = f"Redis at {url} refuses the login: {said}"
+    elif failure.kind == "noperm":
+        message = f"Redis at {url} does not permit this: {said}"
+    elif failure.remedy is Remedy.RECONNECT:
+        message = f"Redis at {url} cannot be reached: {said}"
+    elif failure.kind == "wrongtype":
+        message = f"a key of the agent has the wrong type: {said}"
+    else:
+        message = f"Redis at {url} answered: {said}"
+    raise click.ClickException(message) from None

@@ -1,0 +1,230 @@
+"""What programs read from `status`, `experiments`, `alerts` and `pending`, and what people see."""
+
+import json
+from typing import Any
+
+import redis.asyncio
+
+from redis_agent.store import keys
+from tests.cli.conftest import Cli, add, agent, until_applied
+from tests.waiting import eventually
+
+ORCHESTRATOR = "fullsend:to_orchestrator"
+
+
+async def define(client: redis.asyncio.Redis, experiment_id: str, **fields: Any) -> None:
+    document = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
+    await client.hset(keys.experiment(experiment_id), mapping=document)
+
+
+async def test_status_has_the_fields_of_the_design_on_an_empty_server(cli: Cli) -> None:
+    done = await cli("status", "--json")
+    assert done.code == 0
+    document = done.document
+    assert document["redis"]["role"] == "master"
+    assert document["redis"]["version"][0].isdigit()
+    assert document["redis"]["used_memory_human"]
+    assert document["stream"] == {
+        "length": 0,
+        "lag": None if document["stream"]["lag"] is None else 0,
+        "pending": 0,
+        "oldest_pending_seconds": None,
+        "dead_letters": 0,
+    }
+    assert document["bridge"]["leader"] is None
+    assert document["bridge"]["replicas"] == []
+    assert document["bridge"]["gaps"] == 0
+    assert document["scheduler"] == {"leader": None}
+    assert document["dispatcher"] == {"leader": None}
+    assert document["experiments"] == 0
+    assert document["alerts"] == {"total": 0, "delivered": 0, "waiting": 0, "undelivered": 0}
+    assert "start `redis-agent run`" in (await cli("status")).out
+
+
+async def test_status_shows_who_leads_and_which_replicas_run(
+    cli: Cli, client: redis.asyncio.Redis, redis_url: str
+) -> None:
+    async with agent(redis_url, REDIS_AGENT_CONSUMER="here"):
+        await eventually(lambda: client.exists(keys.LEASE_SCHEDULER, keys.LEASE_DISPATCHER))
+        await eventually(lambda: client.zcard(keys.REPLICAS))
+        await client.zadd(keys.REPLICAS, {"long gone|bridge": 1})
+        document = (await cli("status", "--json")).document
+        for role in ("bridge", "scheduler", "dispatcher"):
+            assert document[role]["leader"].startswith("here-")
+        assert document["bridge"]["replicas"] == ["here"]
+        assert document["replicas"] == [{"name": "here", "roles": ["bridge", "dispatcher", "scheduler", "worker"]}]
+
+
+async def test_status_tells_of_a_backlog_that_nobody_reads(cli: Cli, client: redis.asyncio.Redis) -> None:
+    await add(client, *[{"experiment_id": "e", "event": "x"}] * 7)
+    await client.xgroup_create(keys.STREAM, keys.GROUP, id="0")
+    await client.xreadgroup(keys.GROUP, "somebody", {keys.STREAM: ">"}, count=3)
+    stream = (await cli("status", "--json")).document["stream"]
+    assert (stream["length"], stream["lag"], stream["pending"]) == (7, 4, 3)
+    assert 0 <= stream["oldest_pending_seconds"] < 60
+
+
+async def test_a_lag_that_the_server_cannot_tell_is_null_and_not_zero(cli: Cli, client: redis.asyncio.Redis) -> None:
+    ids = await add(client, *[{"experiment_id": "e", "event": "x"}] * 3)
+    await client.xgroup_create(keys.STREAM, keys.GROUP, id=ids[0])
+    await client.xdel(keys.STREAM, ids[1])
+    groups = await client.xinfo_groups(keys.STREAM)
+    assert groups[0]["lag"] is None  # else this test shows nothing
+    assert (await cli("status", "--json")).document["stream"]["lag"] is None
+    assert (await cli("pending", "--json")).document["lag"] is None
+    assert "unknown" in (await cli("status")).out
+
+
+async def test_pending_shows_who_holds_what_of_which_experiment(cli: Cli, client: redis.asyncio.Redis) -> None:
+    ids = await add(client, {"experiment_id": "exp_a", "event": "x"}, b"not json", b"{}")
+    await client.xgroup_create(keys.STREAM, keys.GROUP, id="0")
+    await client.xreadgroup(keys.GROUP, "first", {keys.STREAM: ">"}, count=1)
+    await client.xreadgroup(keys.GROUP, "second", {keys.STREAM: ">"}, count=1)
+    await client.xclaim(keys.STREAM, keys.GROUP, "second", 0, [ids[1]])
+    document = (await cli("pending", "--json")).document
+    assert document["stream"] == keys.STREAM
+    assert document["group"] == keys.GROUP
+    assert (document["pending"], document["lag"]) == (2, 1)
+    assert {(c["name"], c["pending"]) for c in document["consumers"]} == {("first", 1), ("second", 1)}
+    assert all(isinstance(c["idle_ms"], int) for c in document["consumers"])
+    entries = [{k: v for k, v in e.items() if k != "idle_ms"} for e in document["entries"]]
+    assert entries == [
+        {"id": ids[0], "consumer": "first", "deliveries": 1, "experiment_id": "exp_a"},
+        {"id": ids[1], "consumer": "second", "deliveries": 2, "experiment_id": None},
+    ]
+    plain = (await cli("pending")).out
+    assert ids[0] in plain
+    assert "exp_a" in plain
+    limited = (await cli("pending", "--json", "--limit", "1")).document
+    assert len(limited["entries"]) == 1
+    assert limited["pending"] == 2
+
+
+async def test_pending_on_an_empty_server_is_empty(cli: Cli) -> None:
+    document = (await cli("pending", "--json")).document
+    assert (document["pending"], document["consumers"], document["entries"]) == (0, [], [])
+
+
+async def test_experiments_are_listed_with_their_rates_and_criteria(
+    cli: Cli, client: redis.asyncio.Redis, redis_url: str
+) -> None:
+    await define(
+        client,
+        "exp_a",
+        state="running",
+        hypothesis="it works",
+        success_criteria=["reply_rate >= 40%", "meetings >= 3"],
+        failure_criteria=[],
+        metrics=[{"name": "reply_rate", "type": "percentage", "formula": "replies / sends"}],
+    )
+    async with agent(redis_url, "worker"):
+        await add(
+            client,
+            {"experiment_id": "exp_a", "event": "send", "count": 100},
+            {"experiment_id": "exp_a", "event": "reply", "count": 50},
+            {"experiment_id": "exp_b", "score": 0.5},
+        )
+        await until_applied(client)
+        await eventually(lambda: client.hget(keys.aggregate("exp_a"), "reply_rate"))
+    document = (await cli("experiments", "--json")).document
+    assert document["total"] == 2
+    by_id = {row["experiment_id"]: row for row in document["experiments"]}
+    assert by_id["exp_a"]["state"] == "running"
+    assert by_id["exp_a"]["events_total"] == 2
+    assert by_id["exp_a"]["rates"] == {"reply_rate": 0.5}
+    assert by_id["exp_a"]["criteria"] == {"met": 1, "total": 2}
+    assert by_id["exp_b"]["state"] is None
+    assert by_id["exp_b"]["criteria"] == {"met": 0, "total": 0}
+
+    one = (await cli("experiments", "exp_a", "--json")).document
+    assert one["hypothesis"] == "it works"
+    assert one["aggregate"]["send_count"] == "100"
+    assert [c["state"] for c in one["criteria"]] == ["met", "unknown"]
+    assert one["refused"] == {}
+    plain = (await cli("experiments", "exp_a")).out
+    assert "send_count" in plain
+    assert "reply_rate >= 40%" in plain
+    assert "1 of 2 met" in (await cli("experiments")).out
+
+
+async def test_names_that_were_refused_are_shown(cli: Cli, client: redis.asyncio.Redis, redis_url: str) -> None:
+    async with agent(redis_url, "worker", REDIS_AGENT_MAX_FIELDS="10"):
+        for n in range(12):
+            await add(client, {"experiment_id": "exp_a", "event": f"event_{n:02d}"})
+        await until_applied(client)
+    document = (await cli("experiments", "exp_a", "--json")).document
+    assert set(document["refused"]) == {"event_10", "event_11"}
+    assert "event_11" in (await cli("experiments", "exp_a")).out
+
+
+async def test_alerts_are_their_own_json_newest_first_with_whether_somebody_received_them(
+    cli: Cli, client: redis.asyncio.Redis, redis_url: str
+) -> None:
+    def error(experiment_id: str, message: str) -> dict[str, str]:
+        return {"experiment_id": experiment_id, "event": "error", "message": message}
+
+    async with client.pubsub(ignore_subscribe_messages=True) as orchestrator:
+        await orchestrator.subscribe(ORCHESTRATOR)
+        async with agent(redis_url, "worker", "dispatcher"):
+            await add(client, error("exp_a", "first"))
+            received: list[dict[str, Any]] = []
+
+            async def one() -> bool:
+                message = await orchestrator.get_message(timeout=0.2)
+                if message:
+                    received.append(json.loads(message["data"]))
+                return bool(received)
+
+            await eventually(one)
+            await orchestrator.unsubscribe(ORCHESTRATOR)
+            await eventually(lambda: _nobody_listens(client))
+            await add(client, error("exp_b", "second"), error("exp_a", "third"))
+            await eventually(lambda: _length(client, 3))
+    found = (await cli("alerts", "--json")).document
+    assert [(a["experiment_id"], a["delivered"]) for a in found] == [
+        ("exp_a", False),
+        ("exp_b", False),
+        ("exp_a", True),
+    ]
+    assert {k: v for k, v in found[2].items() if k != "delivered"} == received[0]
+    assert (await cli("status", "--json")).document["alerts"] == {
+        "total": 3,
+        "delivered": 1,
+        "waiting": 2,
+        "undelivered": 0,
+    }
+    of_b = (await cli("alerts", "--experiment", "exp_b", "--json")).document
+    assert [a["experiment_id"] for a in of_b] == ["exp_b"]
+    assert len((await cli("alerts", "--limit", "2", "--json")).document) == 2
+    plain = (await cli("alerts")).out.splitlines()
+    assert len(plain) == 4
+    assert "third" in plain[1]
+
+
+async def test_an_alert_that_was_given_up_does_not_count_as_delivered(cli: Cli, client: redis.asyncio.Redis) -> None:
+    entry = await client.xadd(keys.OUTBOX, {"data": '{"type":"error","experiment_id":"e"}', "at": 1})
+    await client.xgroup_create(keys.OUTBOX, keys.DISPATCHER_GROUP, id="0")
+    await client.xreadgroup(keys.DISPATCHER_GROUP, "d", {keys.OUTBOX: ">"})
+    await client.xack(keys.OUTBOX, keys.DISPATCHER_GROUP, entry)
+    assert (await cli("alerts", "--json")).document[0]["delivered"] is True
+    await client.sadd(keys.UNDELIVERED, entry)
+    assert (await cli("alerts", "--json")).document[0]["delivered"] is False
+    assert (await cli("status", "--json")).document["alerts"]["undelivered"] == 1
+
+
+async def test_what_is_no_alert_in_the_outbox_is_shown_and_breaks_nothing(
+    cli: Cli, client: redis.asyncio.Redis
+) -> None:
+    for data in ("not json", "[1]", '{"a": NaN}', '{"message": "\\ud800 \x1b[31m"}'):
+        await client.xadd(keys.OUTBOX, {"data": data})
+    await client.xadd(keys.OUTBOX, {"other": "x"})
+    assert len((await cli("alerts", "--json")).document) == 5
+    assert (await cli("alerts")).code == 0
+
+
+async def _nobody_listens(client: redis.asyncio.Redis) -> bool:
+    return (await client.pubsub_numsub(ORCHESTRATOR))[0][1] == 0
+
+
+async def _length(client: redis.asyncio.Redis, count: int) -> bool:
+    return await client.xlen(keys.OUTBOX) == count
