@@ -286,6 +286,7 @@ def _judge(parts: Parts) -> Judge:
             early=settings.alert_evidence == "early",
             cooldown_seconds=settings.alert_cooldown_seconds,
             definitions_ttl_seconds=settings.definitions_ttl_seconds,
+            max_fields=settings.max_fields,
         ),
     )
 
@@ -341,6 +342,7 @@ def _scheduler(parts: Parts) -> Scheduler:
         housekeeping=Housekeeping(
             parts.client,
             stream_max=settings.stream_max_length,
+            stream_hard=settings.stream_hard_limit,
             alerts_max=settings.alerts_max_length,
             consumer_expiry_seconds=settings.consumer_expiry_seconds,
         ),

@@ -14,6 +14,7 @@ The way of one event, and what its loss costs at each step if the process dies t
 
 import asyncio
 import math
+import sys
 from collections import deque
 from typing import Any
 
@@ -121,6 +122,7 @@ class Bridge:
         self._in_flight: list[Received] = []
         self._first_position = 0
         self._leading_as: str | None = None
+        self._before_lease = 0
         self._arrived = asyncio.Event()
         self._heard = 0.0
         self._heard_ms = 0
@@ -128,15 +130,15 @@ class Bridge:
 
     @property
     def ready(self) -> bool:
-        """Whether the subscription stands."""
-        return self._subscribed
+        """Whether what is published now is received, and written by this process or another."""
+        return self._subscribed and (self._leading_as is not None or self._leadership.held_by_other)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Mirror until told to stop; then write what was received and hand the lease over."""
         listened, released = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._leadership.run(released))
-            writer = tasks.create_task(self._write(stop, listened))
+            writer = tasks.create_task(self._write(listened))
             await self._listen(stop)
             listened.set()
             self._arrived.set()
@@ -193,8 +195,11 @@ class Bridge:
 
     def _received(self, event: bytes) -> None:
         self._telemetry.bridge_received.inc()
-        if self._leading_as is None and self._leadership.value is None:
-            return
+        leads = self._leading_as is not None or self._leadership.value is not None
+        if not leads:
+            if self._leadership.held_by_other:
+                return
+            self._before_lease += 1  # nobody is known to lead: kept until that is known
         dropped = self._buffer.add(self._clock.now_ms(), event)
         if dropped:
             self._telemetry.bridge_dropped.inc(dropped)
@@ -241,8 +246,9 @@ class Bridge:
 
     # Writing -----------------------------------------------------------------------------------------------
 
-    async def _write(self, stop: asyncio.Event, listened: asyncio.Event) -> None:
-        recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
+    async def _write(self, listened: asyncio.Event) -> None:
+        # Waits are not cut short by a stop: what was received is still to be written, and trying must not spin.
+        recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=asyncio.Event())
         while True:
             self._liveness.beat("bridge.write")
             try:
@@ -251,6 +257,9 @@ class Bridge:
                     if self._leadership.held_by_other:
                         self._let_go()
                     if listened.is_set():
+                        unwritten = len(self._buffer) + len(self._in_flight)
+                        if unwritten:
+                            self._log.error("bridge_stopped_with_unwritten_events", events=unwritten)
                         return
                     await self._leadership.held(timeout=0.2)
                     continue
@@ -265,14 +274,20 @@ class Bridge:
 
     async def _begin(self, lease: str) -> None:
         """A term begins: continue at the position that the stream has reached."""
-        written, alive_ms = await self._mirror.position()
         before, self._leading_as = self._leading_as, lease
-        if before is not None and fencing_token(lease) in (1, fencing_token(before) + 1):
+        token = fencing_token(lease)
+        again = before is not None and token in (1, fencing_token(before) + 1)
+        if before is not None and not again:
+            self._forget()  # another led in between and wrote what we hold, or some of it
+        elif token != 1:
+            # What came before the lease was another leader's to write.
+            self._buffer.take(self._before_lease, sys.maxsize)
+        self._before_lease = 0
+        written, alive_ms = await self._mirror.position()
+        if again:
             # Nobody led in between (or the server forgot all): what is held is still ours to write.
             self._log.info("bridge_leads_again", position=written, held=len(self._buffer))
             return
-        self._buffer.clear()
-        self._in_flight = []
         self._first_position = written + 1
         self._log.info("bridge_leads", position=written)
         if alive_ms:
@@ -280,14 +295,17 @@ class Bridge:
 
     def _let_go(self) -> None:
         """Another leads: what is held and not written is lost with the lease."""
-        if self._leading_as is None:
-            return
         unwritten = len(self._buffer) + len(self._in_flight)
-        self._leading_as = None
+        self._forget()
+        if self._leading_as is not None:
+            self._leading_as = None
+            self._log.warning("bridge_follows", unwritten=unwritten)
+
+    def _forget(self) -> None:
         self._buffer.clear()
         self._in_flight = []
+        self._before_lease = 0
         self._telemetry.bridge_buffer_bytes.set(0)
-        self._log.warning("bridge_follows", unwritten=unwritten)
 
     async def _write_next(self, lease: str) -> bool:
         """Write one batch, or a sign of life when there was nothing for a while; whether a batch."""

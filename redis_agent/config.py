@@ -105,7 +105,14 @@ class Settings(BaseSettings):
         1_000_000,
         ge=1_000,
         le=1_000_000_000,
-        description="Hard cap of the stream of events. Below it only what every group has read and acked is trimmed.",
+        description="Length that the stream of events is trimmed to. What a group has not read and acked stays.",
+    )
+    stream_hard_limit: Annotated[int, Variable(unit="entries")] = Field(
+        10_000_000,
+        ge=1_000,
+        le=10_000_000_000,
+        description="Past this length the stream is trimmed whatever groups have read; what is removed is counted "
+        "and logged.",
     )
 
     # --- Worker -----------------------------------------------------------------------

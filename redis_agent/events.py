@@ -122,10 +122,24 @@ def read(data: bytes | None, *, max_bytes: int) -> MetricEvent | Unreadable:
     if len(data) > max_bytes:
         return Unreadable(Reason.TOO_LARGE, f"{len(data)} bytes, at most {max_bytes} are read")
     try:
-        return _checked(_parse(data), data)
+        document = _parse(data)
     except ValidationError as error:
         other = _second_look(data, error)
+    else:
+        # The parser takes NaN and Infinity, which are no JSON. Among the gauges they are seen anyway.
+        if (b"NaN" in data or b"Infinity" in data) and (problem := _no_number(data)):
+            return Unreadable(Reason.NOT_JSON, problem)
+        return _checked(document, data)
     return other if isinstance(other, Unreadable) else _checked(*other)
+
+
+def _no_number(data: bytes) -> str:
+    """Where a NaN or Infinity stands, or "" when they are only spoken of."""
+    try:
+        from_json(data, allow_inf_nan=False)
+    except ValueError as problem:
+        return str(problem)
+    return ""
 
 
 def _second_look(data: bytes, error: ValidationError) -> tuple[dict[str, Any], bytes] | Unreadable:

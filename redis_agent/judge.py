@@ -5,6 +5,7 @@ applied whether or not its experiments can be judged, and what a crash leaves un
 """
 
 import asyncio
+import itertools
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,7 @@ class Rules:
         early: whether crossings are told before they are confirmed.
         cooldown_seconds: between two alerts about the same criterion.
         definitions_ttl_seconds: how long a definition that was read is used.
+        max_fields: that an aggregate may hold, derived metrics included.
     """
 
     alpha: float
@@ -77,6 +79,7 @@ class Rules:
     early: bool
     cooldown_seconds: int
     definitions_ttl_seconds: float
+    max_fields: int
 
 
 class Judge:
@@ -166,7 +169,7 @@ class Judge:
             if experiment is None:
                 continue
             try:
-                update = derived_update(experiment, item.fields)
+                update = derived_update(experiment, item.fields, self._rules.max_fields)
                 verdicts = self._verdicts(experiment, item.fields)
                 due = self._due_alerts(item, verdicts, now)
             except Exception:  # noqa: BLE001 - one experiment must not stop the others
@@ -328,10 +331,15 @@ def parse_definition(experiment_id: str, definition: Definition) -> Experiment |
         return str(problem)
 
 
-def derived_update(experiment: Experiment, fields: Mapping[str, str]) -> DerivedUpdate | None:
-    """What must change in the aggregate hash so that its derived metrics are those of its sums."""
+def derived_update(experiment: Experiment, fields: Mapping[str, str], max_fields: int) -> DerivedUpdate | None:
+    """What must change in the aggregate hash so that its derived metrics are those of its sums.
+
+    New ones are left out when the hash has no room for them.
+    """
     derived = experiments.derived(experiment, fields)
-    changed = {name: value for name, value in derived.items() if fields.get(name) != value}
+    changed = {name: value for name, value in derived.items() if name in fields and fields[name] != value}
+    room = max(0, max_fields - len(fields))
+    changed |= dict(itertools.islice(((n, v) for n, v in derived.items() if n not in fields), room))
     gone = [name for name in fields if name not in derived and not criteria.is_base_field(name)]
     if not changed and not gone:
         return None

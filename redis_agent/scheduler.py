@@ -244,7 +244,18 @@ class Scheduler:
     # Housekeeping ------------------------------------------------------------------------------------------
 
     async def _trim(self) -> None:
-        await self._housekeeping.trim(keep_going=lambda: self._leadership.value is not None)
+        def leading() -> bool:
+            return self._leadership.value is not None
+
+        await self._housekeeping.trim(keep_going=leading)
+        dropped = await self._housekeeping.trim_hard(keep_going=leading)
+        if dropped:
+            self._telemetry.stream_dropped.inc(dropped)
+            self._log.error(
+                "stream_over_hard_limit",
+                dropped=dropped,
+                why="a consumer group does not read or ack; past REDIS_AGENT_STREAM_HARD_LIMIT entries go all the same",
+            )
 
     async def _remove_consumers(self) -> None:
         removed = await self._housekeeping.remove_consumers()

@@ -106,6 +106,11 @@ class Telemetry:
             registry=r,
         )
         self.reclaimed = Counter("redis_agent_reclaimed", "Entries taken over from other consumers.", registry=r)
+        self.stream_dropped = Counter(
+            "redis_agent_stream_dropped",
+            "Entries removed from the stream past its hard limit, read or not.",
+            registry=r,
+        )
         self.bridge_received = Counter("redis_agent_bridge_received", "Events received from the channel.", registry=r)
         self.bridge_written = Counter("redis_agent_bridge_written", "Events written to the stream.", registry=r)
         self.bridge_dropped = Counter(

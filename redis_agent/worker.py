@@ -15,7 +15,6 @@ import asyncio
 import random
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
@@ -45,6 +44,8 @@ from redis_agent.telemetry import Liveness, Telemetry
 # A blocked read ends after so many ms, so that stopping needs no cancellation: a cancelled XREADGROUP leaves
 # entries pending that nobody has seen.
 BLOCK_MS = 500
+# Entries handed out more often than this are tried one by one: one of them may be what their holders died of.
+_TOGETHER = 2
 # Names that were refused and said; beyond it they are only counted.
 _SAID_NAMES = 1_000
 
@@ -59,6 +60,7 @@ class Folded:
         alerts: the error alerts in `batch.alerts`, in order.
         repeats: error alerts held back because the same one is in the batch already.
         dead: how many dead letters for each reason.
+        suspect: the id of the only entry, when it is tried alone.
     """
 
     entries: list[StreamEntry]
@@ -66,6 +68,20 @@ class Folded:
     alerts: list[Alert] = field(default_factory=list)
     repeats: list[Alert] = field(default_factory=list)
     dead: Counter[str] = field(default_factory=Counter)
+    suspect: str = ""
+
+
+@dataclass(slots=True)
+class Queues:
+    """What lies between the worker's tasks: each holds one batch, so each task is one ahead of the next.
+
+    Attributes:
+        read: entries read but not folded; None when there will be no more.
+        folded: batches folded but not applied; None when there will be no more.
+    """
+
+    read: asyncio.Queue[list[StreamEntry] | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
+    folded: asyncio.Queue[Folded | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
 
 
 class Worker:
@@ -77,7 +93,7 @@ class Worker:
         batch_size: entries read at once, at most.
         max_event_bytes: longest event that is read.
         reclaim_idle_seconds: entries held for longer by another consumer are taken over.
-        max_deliveries: an entry handed out more often than this is given up as poisonous.
+        max_deliveries: an entry handed out more often than this, also alone, is given up as poisonous.
         cooldown_seconds: between two alerts about the same error.
     """
 
@@ -111,19 +127,18 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read, apply and judge until told to stop; then finish what was read."""
-        ahead: asyncio.Queue[list[StreamEntry] | None] = asyncio.Queue(maxsize=1)
-        folded: asyncio.Queue[Folded | None] = asyncio.Queue(maxsize=1)
+        queues = Queues()
         applied = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._read(ahead, stop))
-            tasks.create_task(self._fold_all(ahead, folded))
+            tasks.create_task(self._read(queues, stop))
+            tasks.create_task(self._fold_all(queues))
             tasks.create_task(self._judge.run(applied))
-            await self._apply_all(folded, ahead.task_done, stop)
+            await self._apply_all(queues, stop)
             applied.set()
 
-    # MetricEvent -----------------------------------------------------------------------------------------------
+    # Reading ---------------------------------------------------------------------------------------------------
 
-    async def _read(self, ahead: asyncio.Queue[list[StreamEntry] | None], stop: asyncio.Event) -> None:
+    async def _read(self, queues: Queues, stop: asyncio.Event) -> None:
         recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
         own_first = True
         reclaim_at = 0.0
@@ -132,10 +147,10 @@ class Worker:
             self._liveness.beat("worker.read")
             try:
                 if own_first:
-                    await self._read_own(ahead)
+                    await self._read_own(queues)
                     own_first = False
                 if loop.time() >= reclaim_at:
-                    more = await self._reclaim(ahead)
+                    more = await self._reclaim(queues)
                     # Spread, so that many workers do not scan together.
                     wait = self._reclaim_idle_seconds / 2 * random.uniform(0.75, 1.25)  # noqa: S311
                     reclaim_at = loop.time() + (0 if more else wait)
@@ -147,22 +162,24 @@ class Worker:
                 await recovery.after(error, "read")
                 continue
             if entries:
-                await ahead.put(entries)
-        await ahead.put(None)
+                await queues.read.put(entries)
+        await queues.read.put(None)
 
-    async def _read_own(self, ahead: asyncio.Queue[list[StreamEntry] | None]) -> None:
+    async def _read_own(self, queues: Queues) -> None:
         """Read again what this consumer was given and has not acked."""
         created_at = await self._stream.ensure_group()
         if created_at is not None:
             self._log.warning("group_created", at=created_at)
-        await ahead.join()  # what is being applied is pending too, and needs no second look
+        # What is being folded and applied is pending too, and needs no second look.
+        await queues.read.join()
+        await queues.folded.join()
         after = "0-0"
         while entries := await self._stream.read_own(after=after, count=self._batch_size):
             after = entries[-1].id
             self._log.info("own_pending_read", entries=len(entries))
-            await ahead.put(entries)
+            await queues.read.put(entries)
 
-    async def _reclaim(self, ahead: asyncio.Queue[list[StreamEntry] | None]) -> bool:
+    async def _reclaim(self, queues: Queues) -> bool:
         """One step of the scan for entries that others hold for too long; whether to go on at once."""
         self._reclaim_cursor, entries = await self._stream.reclaim(
             cursor=self._reclaim_cursor,
@@ -172,28 +189,57 @@ class Worker:
         if entries:
             self._telemetry.reclaimed.inc(len(entries))
             self._log.info("reclaimed", entries=len(entries))
-            await ahead.put(entries)
+            await queues.read.put(entries)
         return self._reclaim_cursor != "0-0"
 
     # Applying ----------------------------------------------------------------------------------------------
 
-    async def _fold_all(
-        self, ahead: asyncio.Queue[list[StreamEntry] | None], folded: asyncio.Queue[Folded | None]
-    ) -> None:
+    async def _fold_all(self, queues: Queues) -> None:
         """Fold what was read, while the batch before it is being applied."""
-        while (entries := await ahead.get()) is not None:
-            await folded.put(self._fold(await self._drop_deleted(entries), {}))
-        await folded.put(None)
+        while (entries := await queues.read.get()) is not None:
+            good = await self._drop_deleted(entries)
+            together = [entry for entry in good if entry.deliveries <= _TOGETHER]
+            batch = self._fold(together, {})
+            # What was just read is every entry from the first to the last; what was pending before need not be.
+            batch.batch.contiguous = all(entry.deliveries == 1 and not entry.deleted for entry in entries)
+            await queues.folded.put(batch)
+            for entry in good:
+                if entry.deliveries > _TOGETHER:
+                    await queues.folded.put(await self._fold_alone(entry))
+            queues.read.task_done()
+        await queues.folded.put(None)
 
-    async def _apply_all(
-        self, folded: asyncio.Queue[Folded | None], done: Callable[[], None], stop: asyncio.Event
-    ) -> None:
-        """Apply batch by batch; `done` is called for each that is no longer in this process's hands."""
+    async def _fold_alone(self, entry: StreamEntry) -> Folded:
+        """An entry that was handed out often: whoever held it may have died of it, or of another beside it.
+
+        Noted before it is looked at, so that if this process dies now, the next one knows with which entry in hand.
+        """
+        try:
+            tried = await self._stream.try_alone(entry.id)
+        except (RedisError, OSError) as error:
+            self._log.warning("suspect_not_noted", error=str(error)[:200])
+            tried = 0
+        poisonous = tried > 0 and entry.deliveries > self._max_deliveries
+        folded = self._fold([entry], {}, poisonous=poisonous)
+        folded.suspect = entry.id
+        return folded
+
+    async def _apply_all(self, queues: Queues, stop: asyncio.Event) -> None:
+        """Apply batch by batch."""
         recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
-        while (batch := await folded.get()) is not None:
+        while (folded := await queues.folded.get()) is not None:
             self._liveness.beat("worker.apply")
-            await self._apply(batch, recovery, stop)
-            done()
+            await self._apply(folded, recovery, stop)
+            if folded.suspect:
+                await self._cleared(folded.suspect)
+            queues.folded.task_done()
+
+    async def _cleared(self, entry_id: str) -> None:
+        """The process lives: the entry was not what others died of."""
+        try:
+            await self._stream.clear_suspect(entry_id)
+        except (RedisError, OSError) as error:
+            self._log.warning("suspect_not_cleared", error=str(error)[:200])
 
     async def _apply(self, folded: Folded, recovery: Recovery, stop: asyncio.Event) -> None:
         """Apply a batch until each entry is applied, dead-lettered, or somebody else's."""
@@ -267,15 +313,15 @@ class Worker:
             self._log.warning("ack_failed", error=str(error)[:200])  # read and dropped again later
         return [entry for entry in entries if not entry.deleted]
 
-    def _fold(self, entries: list[StreamEntry], refused: dict[str, Conflict]) -> Folded:
+    def _fold(self, entries: list[StreamEntry], refused: dict[str, Conflict], *, poisonous: bool = False) -> Folded:
         """Decode and fold; what cannot be applied becomes a dead letter of the same batch."""
         folded = Folded(entries, Batch([entry.id for entry in entries]))
         good: list[tuple[str, int, MetricEvent]] = []
         errors: list[tuple[MetricEvent, int]] = []
         for position, entry in enumerate(entries):
-            if entry.deliveries > self._max_deliveries:
-                # Before decoding: whoever held it may have died of it.
-                why = Unreadable(Reason.MAX_DELIVERIES, f"handed out {entry.deliveries} times and never applied")
+            if poisonous:  # not even decoded
+                detail = f"handed out {entry.deliveries} times, and not applied when tried alone"
+                why = Unreadable(Reason.MAX_DELIVERIES, detail)
                 self._bury(folded, position, entry, why, readable=True)
                 continue
             event = read(entry.data, max_bytes=self._max_event_bytes)

@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from redis_agent.store import keys, scripts
-from redis_agent.store.stream import text, trim
+from redis_agent.store.stream import text, trim, trim_hard
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,18 @@ class Housekeeping:
     """The scheduler's writes.
 
     Args:
-        stream_max: length the stream of events is trimmed to.
+        stream_max: length the stream of events is trimmed to, as far as groups have read and acked it.
+        stream_hard: length past which it is trimmed whatever groups have read.
         alerts_max: length of the alert history.
         consumer_expiry_seconds: a consumer that holds nothing is removed after so long.
     """
 
-    def __init__(self, client: Redis, *, stream_max: int, alerts_max: int, consumer_expiry_seconds: float) -> None:
+    def __init__(
+        self, client: Redis, *, stream_max: int, stream_hard: int, alerts_max: int, consumer_expiry_seconds: float
+    ) -> None:
         self._client = client
         self._stream_max = stream_max
+        self._stream_hard = stream_hard
         self._alerts_max = alerts_max
         self._expiry_ms = int(consumer_expiry_seconds * 1000)
 
@@ -62,6 +66,13 @@ class Housekeeping:
         if removed:
             await self._forget_before_first(keys.UNAPPLIED, keys.STREAM)
             await self._forget_before_first(keys.UNDELIVERED, keys.OUTBOX)
+        return removed
+
+    async def trim_hard(self, keep_going: Callable[[], bool]) -> int:
+        """Keep the stream of events within its hard limit. Entries removed, read or not."""
+        removed = 0
+        while keep_going() and (step := await trim_hard(self._client, keys.STREAM, self._stream_hard)):
+            removed += step
         return removed
 
     async def _forget_before_first(self, ids_key: str, stream: str) -> None:

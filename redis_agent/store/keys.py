@@ -10,10 +10,15 @@ GROUP = "redis_agent"  # consumer group of STREAM
 DEAD_LETTERS = "fullsend:metrics:dead"  # STREAM: data, reason, source_id, deliveries, at
 OUTBOX = "fullsend:alerts"  # STREAM: data (the alert's JSON), at (ms of the event that caused it)
 DISPATCHER_GROUP = "dispatcher"  # consumer group of OUTBOX
+OUTBOX_FLOOR = "redis_agent:alerts:floor"  # STRING: every alert up to this OUTBOX id was delivered or given up
 UNDELIVERED = "redis_agent:alerts:undelivered"  # SET of OUTBOX ids given up after their TTL
 
 EXPERIMENTS = "redis_agent:experiments"  # ZSET experiment -> ms of its last event
 FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been applied
+ABOVE = "redis_agent:applied_above"  # HASH: first id -> ids of a batch applied above FLOOR, "a..b" or "a b c"
+OUTBOX_ABOVE = "redis_agent:alerts:applied_above"  # never written: alerts leave in order, so FLOOR says all
+SUSPECTS = "redis_agent:suspects"  # HASH: stream id -> how often it was tried alone
+PARKED = "parked"  # consumer that holds what nobody is known to hold when a group is recreated
 UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to the dead letters
 BRIDGE = "redis_agent:bridge"  # HASH: written (events mirrored so far), at (ms), gaps, gap_ms
 SCHEDULER = "redis_agent:scheduler"  # HASH: swept_ms, summary_slot

@@ -96,12 +96,13 @@ class Delivery:
         self._channel = channel
 
     async def ensure_group(self) -> None:
-        """Create outbox and group where they are missing."""
-        try:
-            await self._client.xgroup_create(keys.OUTBOX, keys.DISPATCHER_GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+        """Create outbox and group where they are missing, at the floor: what was delivered is not delivered again."""
+        await scripts.run(
+            self._client,
+            "group_ensure",
+            [keys.OUTBOX, keys.OUTBOX_FLOOR, keys.OUTBOX_ABOVE],
+            [keys.DISPATCHER_GROUP, keys.PARKED],
+        )
 
     async def take_over(self, count: int) -> list[OutboxEntry]:
         """All that is pending, oldest first, whoever read it: the lease makes it ours."""
@@ -122,13 +123,13 @@ class Delivery:
     async def deliver(self, lease_value: str, entry_id: str, payload: str) -> int:
         """Publish and ack in one step; the receivers, 0 for none (nothing changed), or a negative code."""
         args = [lease_value, keys.DISPATCHER_GROUP, entry_id, self._channel, payload]
-        names = [keys.LEASE_DISPATCHER, keys.OUTBOX]
+        names = [keys.LEASE_DISPATCHER, keys.OUTBOX, keys.OUTBOX_FLOOR]
         return int(await scripts.run(self._client, "deliver_alert", names, args))
 
     async def give_up(self, lease_value: str, entry_id: str) -> int:
         """Mark an alert as undelivered and ack it; 1 if done, 0 if not pending, or FENCED."""
         args = [lease_value, keys.DISPATCHER_GROUP, entry_id]
-        names = [keys.LEASE_DISPATCHER, keys.OUTBOX, keys.UNDELIVERED]
+        names = [keys.LEASE_DISPATCHER, keys.OUTBOX, keys.UNDELIVERED, keys.OUTBOX_FLOOR]
         return int(await scripts.run(self._client, "give_up_alert", names, args))
 
 

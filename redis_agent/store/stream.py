@@ -78,12 +78,21 @@ class ErrorAlert:
 
 @dataclass(slots=True)
 class Batch:
-    """Everything that one call of the gate applies."""
+    """Everything that one call of the gate applies.
+
+    Attributes:
+        ids: the entries, ascending.
+        updates: one for each experiment.
+        dead: what cannot be applied.
+        alerts: of error events.
+        contiguous: whether the stream has no other entry between the first and the last id.
+    """
 
     ids: list[str]
     updates: list[ExperimentUpdate] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     alerts: list[ErrorAlert] = field(default_factory=list)
+    contiguous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +155,9 @@ class EventStream:
 
     async def ensure_group(self) -> str | None:
         """Create stream and group where missing, at the floor; the id created at, else None."""
-        created: bytes = await scripts.run(self._client, "group_ensure", [keys.STREAM, keys.FLOOR], [keys.GROUP])
+        created: bytes = await scripts.run(
+            self._client, "group_ensure", [keys.STREAM, keys.FLOOR, keys.ABOVE], [keys.GROUP, keys.PARKED]
+        )
         return created.decode() or None
 
     async def read_new(self, *, count: int, block_ms: int) -> list[StreamEntry]:
@@ -192,7 +203,7 @@ class EventStream:
             consumername=self._consumer,
         )
         deliveries = {text(row["message_id"]): int(row["times_delivered"]) for row in rows}
-        return [entry._replace(deliveries=deliveries.get(entry.id, 1)) for entry in entries]
+        return [entry._replace(deliveries=deliveries.get(entry.id, 2)) for entry in entries]
 
     async def apply(self, batch: Batch) -> Applied | Stale | Conflict:
         """Apply a batch in one atomic step, once (see `lua/apply_batch.lua`)."""
@@ -213,6 +224,7 @@ class EventStream:
         plan = {
             "experiments": [update.plan for update in batch.updates],
             "dead": [[d.position + 1, d.reason, d.deliveries, d.at_ms, int(d.readable)] for d in batch.dead],
+            "contiguous": batch.contiguous,
             "alerts": [[a.alert_id, a.cooldown_seconds, a.at_ms] for a in batch.alerts],
             **self._limits,
         }
@@ -225,6 +237,7 @@ class EventStream:
                 keys.OUTBOX,
                 keys.EXPERIMENTS,
                 keys.FLOOR,
+                keys.ABOVE,
                 keys.UNAPPLIED,
                 *experiment_keys,
                 *[alert.cooldown_key for alert in batch.alerts],
@@ -241,6 +254,14 @@ class EventStream:
         )
         return _applied(batch, reply)
 
+    async def try_alone(self, entry_id: str) -> int:
+        """Note that an entry is about to be tried alone; how often that was done before."""
+        return int(await self._client.hincrby(keys.SUSPECTS, entry_id, 1)) - 1
+
+    async def clear_suspect(self, entry_id: str) -> None:
+        """The entry was dealt with."""
+        await self._client.hdel(keys.SUSPECTS, entry_id)
+
     async def ack_deleted(self, ids: Sequence[str]) -> None:
         """Drop pending entries whose data is gone from the stream; there is nothing left to apply."""
         await self._client.xack(keys.STREAM, keys.GROUP, *ids)
@@ -248,6 +269,11 @@ class EventStream:
     async def trim(self, max_length: int) -> tuple[int, int]:
         """One step of trimming the stream; entries removed, and entries still over the length."""
         return await trim(self._client, keys.STREAM, max_length)
+
+
+async def trim_hard(client: Redis, stream: str, hard_limit: int) -> int:
+    """One step of trimming a stream past its hard limit; entries removed, read or not (see `lua/trim_hard.lua`)."""
+    return int(await scripts.run(client, "trim_hard", [stream], [hard_limit]))
 
 
 async def trim(client: Redis, stream: str, max_length: int) -> tuple[int, int]:
@@ -273,23 +299,27 @@ def _entries(rows: list[Any]) -> list[StreamEntry]:
         if fields is None:
             entries.append(StreamEntry(text_id, None, 0, deleted=True))
             continue
-        data = at = None
-        for n in range(0, len(fields) - 1, 2):
-            if fields[n] == b"data":
-                data = fields[n + 1]
-            elif fields[n] == b"at":
-                at = fields[n + 1]
+        if len(fields) == 4 and fields[0] == b"data" and fields[2] == b"at":  # as the bridge writes them
+            data, at = fields[1], fields[3]
+        else:
+            named = dict(zip(fields[::2], fields[1::2], strict=False))
+            data, at = named.get(b"data"), named.get(b"at")
         if at is None or at != last_at:  # a mirrored batch shares its time of receipt
-            last_at, last_at_ms = at, _received_ms(at, text_id)
+            at_ms = _received_ms(at)
+            last_at, last_at_ms = (None, int(text_id.partition("-")[0])) if at_ms is None else (at, at_ms)
         entries.append(StreamEntry(text_id, data, last_at_ms))
     return entries
 
 
-def _received_ms(at: bytes | None, entry_id: str) -> int:
-    """The bridge's time of receipt; for entries written by others the time in their id."""
-    if at is not None and at.isdigit() and len(at) <= 14:
-        return int(at)
-    return int(entry_id.partition("-")[0])
+def received_ms(at: bytes | None, entry_id: str) -> int:
+    """The bridge's time of receipt; where others wrote the entry, the time in its id."""
+    at_ms = _received_ms(at)
+    return int(entry_id.partition("-")[0]) if at_ms is None else at_ms
+
+
+def _received_ms(at: bytes | None) -> int | None:
+    """The bridge's time of receipt; None where others wrote the entry, and the time in its id must do."""
+    return int(at) if at is not None and at.isdigit() and len(at) <= 14 else None
 
 
 def _applied(batch: Batch, reply: list[Any]) -> Applied | Stale | Conflict:

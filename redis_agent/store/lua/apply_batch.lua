@@ -6,7 +6,7 @@
 -- entry is no longer pending (somebody else applied it), nothing is changed. Lua does not roll back, so
 -- everything is read and checked before the first write.
 --
--- KEYS: stream, dead_letters, outbox, experiments, floor, unapplied,
+-- KEYS: stream, dead_letters, outbox, experiments, floor, above, unapplied,
 --       then for each experiment: aggregate, raw_events, fold_state,
 --       then for each alert: cooldown
 -- ARGV: group, consumer, n, id * n (ascending), 'JUSTID', plan, then the blobs the plan names in its order:
@@ -16,13 +16,14 @@
 --                  gauges: [[name, latest, latest_id, sum, samples, min, max]...], raw}...],
 --   dead: [[index of the id, reason, deliveries, at_ms, 1 if readable]...],
 --   alerts: [[alert_id, cooldown_seconds, at_ms]...],
+--   contiguous: whether the batch is every entry of the stream from its first to its last id,
 --   max_fields, max_raw, max_dead}     numbers as text where they may be fractions
 -- returns: {'applied', aggregates, refused, alerts}: for each experiment its aggregate as field, value...;
 --            refused: [experiment number, name]... beyond max_fields; for each alert 1 if raised, else 0
 --          {'stale', id...}: the ids that are still pending; nothing was changed
 --          {'conflict', experiment number, key, problem}: a key of the wrong form; nothing was changed
 -- cost: O(N + F) for N entries and F touched fields
-local STREAM, DEAD, OUTBOX, INDEX, FLOOR, UNAPPLIED = unpack(KEYS, 1, 6)
+local STREAM, DEAD, OUTBOX, INDEX, FLOOR, ABOVE, UNAPPLIED = unpack(KEYS, 1, 7)
 local group, consumer, n = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
 -- Exact decimals ---------------------------------------------------------------------------------------
@@ -114,6 +115,7 @@ end
 local plan = cjson.decode(ARGV[5 + n])
 -- Keys that all experiments share: of the wrong type, they stop everything, with an error that names the command.
 redis.call('ZCARD', INDEX)
+redis.call('HLEN', ABOVE)
 if #plan.dead > 0 then
   redis.call('XLEN', DEAD)
   redis.call('SCARD', UNAPPLIED)
@@ -123,17 +125,17 @@ if #plan.alerts > 0 then
 end
 local writes, refused = {}, {}
 for e, change in ipairs(plan.experiments) do
-  local aggregate, raw_events, fold_state = KEYS[4 + 3 * e], KEYS[5 + 3 * e], KEYS[6 + 3 * e]
+  local aggregate, raw_events, fold_state = KEYS[5 + 3 * e], KEYS[6 + 3 * e], KEYS[7 + 3 * e]
   local names = {'events_total', 'first_event_at', 'last_updated'}
   for _, counter in ipairs(change.counters) do
     names[#names + 1] = counter[1] .. '_count'
   end
-  local state_names = {'fields'}
+  local state_names = {}
   for g, gauge in ipairs(change.gauges) do
     for _, suffix in ipairs({'_samples', '_sum', '_min', '_max'}) do
       names[#names + 1] = gauge[1] .. suffix
     end
-    state_names[g + 1] = 'latest:' .. gauge[1]
+    state_names[g] = 'latest:' .. gauge[1]
   end
   local values = redis.pcall('HMGET', aggregate, unpack(names))
   if values.err then
@@ -146,19 +148,13 @@ for e, change in ipairs(plan.experiments) do
     end
   end
   local known = {}
-  local complete = #change.gauges == 0
-  for at = 1, #names do
-    complete = complete and values[at]
-  end
-  if not complete then -- a gauge, or a new name: who set the latest value, how many names are in use
+  if #change.gauges > 0 then
     known = redis.pcall('HMGET', fold_state, unpack(state_names))
     if known.err then
       return {'conflict', e, fold_state, known.err}
     end
   end
-  -- Names in use, derived metrics not counted: what was refused once stays refused, whatever is derived.
-  local fields = tonumber(known[1] or '0')
-  local fields_before = fields
+  local fields -- in use, counted when the first new name comes
 
   local set, state = {}, {}
   local function put(field, value)
@@ -175,6 +171,7 @@ for e, change in ipairs(plan.experiments) do
     if values[at] then
       return true
     end
+    fields = fields or math.max(3, redis.call('HLEN', aggregate))
     if fields + needed > plan.max_fields then
       refused[#refused + 1] = {e, name}
       return false
@@ -222,15 +219,12 @@ for e, change in ipairs(plan.experiments) do
         put(name .. '_max', high)
       end
       -- The latest value is the one latest in the stream, in whatever order workers apply their batches.
-      if not known[g + 1] or later(latest_id, known[g + 1]) then
+      if not known[g] or later(latest_id, known[g]) then
         put(name .. '_latest', latest)
-        state[#state + 1], state[#state + 2] = state_names[g + 1], latest_id
+        state[#state + 1], state[#state + 2] = state_names[g], latest_id
       end
     end
     at = at + 4
-  end
-  if fields > fields_before then
-    state[#state + 1], state[#state + 2] = 'fields', fields
   end
   writes[e] = {aggregate = aggregate, raw_events = raw_events, fold_state = fold_state, set = set, state = state}
 end
@@ -257,8 +251,9 @@ if #touched > 0 then
 end
 for _, entry in ipairs(refused) do
   local fold_state, field = writes[entry[1]].fold_state, 'refused:' .. entry[2]
-  -- Names refused are themselves bounded: the first hundred are kept for people to see.
-  if redis.call('HEXISTS', fold_state, field) == 1 or redis.call('HLEN', fold_state) < plan.max_fields + 100 then
+  -- Names refused are themselves bounded: a hundred, beside the latest ids, are kept for people to see.
+  local kept = redis.pcall('HEXISTS', fold_state, field) == 1
+  if kept or (tonumber(redis.pcall('HLEN', fold_state)) or math.huge) < plan.max_fields / 5 + 100 then
     redis.pcall('HINCRBY', fold_state, field, 1)
   end
 end
@@ -272,7 +267,7 @@ for _, letter in ipairs(plan.dead) do
   blob = blob + 1
 end
 local raised = {}
-local first_cooldown = 7 + 3 * #plan.experiments
+local first_cooldown = 8 + 3 * #plan.experiments
 for a, alert in ipairs(plan.alerts) do
   raised[a] = 0
   if redis.call('SET', KEYS[first_cooldown + a - 1], alert[1], 'NX', 'EX', alert[2]) then
@@ -283,22 +278,43 @@ for a, alert in ipairs(plan.alerts) do
 end
 redis.call('XACK', STREAM, group, unpack(ARGV, 4, 3 + n))
 
--- 4. The floor: where a lost group would be recreated ---------------------------------------------------
+-- 4. Where a lost group would be recreated --------------------------------------------------------------
+-- The floor: every entry up to it has been applied. What this batch applied above it, because an older batch of another
+-- consumer is still pending, is remembered until the floor has passed it.
 local left = redis.call('XPENDING', STREAM, group)
+local floor
 if left[1] > 0 then
-  local ms, seq = left[2]:match('(%d+)-(%d+)')
+  local oldest = left[2]
+  local ms, seq = oldest:match('(%d+)-(%d+)')
   if tonumber(seq) > 0 then
-    redis.call('SET', FLOOR, ms .. '-' .. string.format('%.0f', tonumber(seq) - 1))
+    floor = ms .. '-' .. string.format('%.0f', tonumber(seq) - 1)
   else
-    redis.call('SET', FLOOR, string.format('%.0f', tonumber(ms) - 1) .. '-18446744073709551615')
+    floor = string.format('%.0f', tonumber(ms) - 1) .. '-18446744073709551615'
+  end
+  local first, last = ARGV[4], ARGV[3 + n]
+  if plan.contiguous and later(first, oldest) then
+    redis.call('HSET', ABOVE, first, first .. '..' .. last)
+  elseif later(last, oldest) then
+    redis.call('HSET', ABOVE, first, table.concat(ARGV, ' ', 4, 3 + n))
   end
 else
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', STREAM)) do
     if info[2] == group then
       for field = 3, #info, 2 do
         if info[field] == 'last-delivered-id' then
-          redis.call('SET', FLOOR, info[field + 1])
+          floor = info[field + 1]
         end
+      end
+    end
+  end
+end
+if floor ~= redis.call('GET', FLOOR) then
+  redis.call('SET', FLOOR, floor)
+  if redis.call('EXISTS', ABOVE) == 1 then
+    local records = redis.call('HGETALL', ABOVE)
+    for r = 1, #records, 2 do
+      if not later(records[r + 1]:match('(%d+%-%d+)$'), floor) then
+        redis.call('HDEL', ABOVE, records[r])
       end
     end
   end

@@ -1,6 +1,7 @@
 #!lua
 -- Trim the oldest entries of a stream that is over its length, but never one that some group has not
--- read and acked. At most 1,000 a call, so that the server is not held up; call again while it trims.
+-- read and acked. At most 100 a call, so that the server is not held up (it looks at whole entries); call again while it
+-- trims.
 -- KEYS: stream
 -- ARGV: max_length
 -- returns: {trimmed, over}: entries removed, and entries by which the stream is still too long
@@ -17,7 +18,7 @@ local function before(a, b)
   end
   return tonumber(a_ms) < tonumber(b_ms)
 end
-local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', math.min(surplus, 1000) + 1)
+local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', math.min(surplus, 100) + 1)
 local keep = oldest[#oldest][1]
 local function must_stay(id)
   if before(id, keep) then
