@@ -76,9 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     choices = config.stash[_CHOICES]
-    return "redis server: " + "; ".join(
-        [choice.description for choice in choices.usable[:1]] + choices.problems
-    )
+    return "redis server: " + "; ".join([choice.description for choice in choices.usable[:1]] + choices.problems)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -87,9 +85,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit("no server for the tests: " + "; ".join(choices.problems), returncode=1)
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     choices = config.stash[_CHOICES]
     if choices.usable and choices.problems:
         terminalreporter.line(f"redis server in use: {choices.usable[0].description}")
@@ -168,9 +164,7 @@ def _given(url: str) -> Choices:
         )
     name = facts.get("server_name", "redis")
     version = facts.get(f"{name}_version", facts["redis_version"])
-    return Choices(
-        [Choice(f"{name} {version} at {shown} (REDIS_URL)", lambda _: url, is_ours=False)]
-    )
+    return Choices([Choice(f"{name} {version} at {shown} (REDIS_URL)", lambda _: url, is_ours=False)])
 
 
 def _found() -> Choices:
@@ -206,8 +200,6 @@ def _docker_answers() -> bool:
 def _start_container(stack: contextlib.ExitStack) -> str:
     from testcontainers.community.redis import RedisContainer
 
-    container = RedisContainer(CONTAINER_IMAGE).with_command(
-        ["redis-server", "--appendonly", "yes", "--save", ""]
-    )
+    container = RedisContainer(CONTAINER_IMAGE).with_command(["redis-server", "--appendonly", "yes", "--save", ""])
     stack.enter_context(container)
     return f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"

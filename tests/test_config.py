@@ -113,9 +113,7 @@ def test_an_empty_variable_counts_as_one_that_is_not_set(name: str) -> None:
         ("REDIS_AGENT_CONSUMER", "a b", "a name without spaces, of at most 100 characters"),
     ],
 )
-def test_a_wrong_value_is_one_line_that_names_it_and_what_is_allowed(
-    name: str, value: str, allowed: str
-) -> None:
+def test_a_wrong_value_is_one_line_that_names_it_and_what_is_allowed(name: str, value: str, allowed: str) -> None:
     assert fault(**{name: value}) == f"{name}={value!r}: must be {allowed}"
 
 
@@ -183,9 +181,7 @@ def test_no_secret_shows_in_a_repr_or_an_error() -> None:
 def test_a_secret_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("redis://:pw@redis:6379\n", encoding="utf-8")
     (tmp_path / "key").write_text("  key\n", encoding="utf-8")
-    settings = load_settings(
-        {"REDIS_URL_FILE": str(tmp_path / "url"), "GOOGLE_API_KEY_FILE": str(tmp_path / "key")}
-    )
+    settings = load_settings({"REDIS_URL_FILE": str(tmp_path / "url"), "GOOGLE_API_KEY_FILE": str(tmp_path / "key")})
     assert settings.redis_url == SecretStr("redis://:pw@redis:6379")
     assert settings.google_api_key == SecretStr("key")
 
@@ -279,9 +275,7 @@ def test_every_setting_says_what_it_is_and_has_bounds() -> None:
 
 def test_the_documentation_is_up_to_date() -> None:
     page = runpy.run_path(str(ROOT / "docs" / "generate_configuration.py"))["page"]()
-    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == page, (
-        "run `make fmt`"
-    )
+    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == page, "run `make fmt`"
 
 
 def test_importing_the_module_reads_no_environment() -> None:

@@ -251,9 +251,7 @@ def no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
         ("valkey-server", "Valkey server v=9.1.2 sha=00000000:1 malloc=libc", "valkey", "9.1.2"),
     ],
 )
-def test_a_server_on_path_is_taken(
-    path_directory: Path, program: str, says: str, name: str, version: str
-) -> None:
+def test_a_server_on_path_is_taken(path_directory: Path, program: str, says: str, name: str, version: str) -> None:
     path = fake_server(path_directory, program, says)
     found = find_server_binary()
     assert (found.path, found.name, found.version, found.origin) == (path, name, version, "PATH")
@@ -287,7 +285,5 @@ def test_the_wheel_is_taken_where_path_has_none() -> None:
 
 def test_the_module_needs_only_the_standard_library() -> None:
     program = "import sys; import redis_agent.embedded; print('redis' in sys.modules)"
-    answer = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"

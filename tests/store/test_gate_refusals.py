@@ -1,0 +1,190 @@
+"""What the gate refuses it refuses before its first write: nothing is ever half applied."""
+
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from redis_agent.store import keys
+from redis_agent.store.failures import Remedy, classify
+from redis_agent.store.stream import (
+    Applied,
+    Batch,
+    Conflict,
+    DeadLetter,
+    ErrorAlert,
+    EventStream,
+    ExperimentUpdate,
+    Stale,
+)
+
+NOW = "2026-01-01T00:00:00.000Z"
+
+
+def event_stream(client: Redis, consumer: str = "c1", *, max_fields: int = 1000) -> EventStream:
+    return EventStream(reader=client, client=client, consumer=consumer, max_fields=max_fields, max_raw=10, max_dead=100)
+
+
+def update(experiment: str, *, counters: int = 1, gauges: int = 0, id_: str = "1-1") -> ExperimentUpdate:
+    plan: dict[str, Any] = {"id": experiment, "events": "1", "first": NOW, "last": NOW, "last_ms": 1}
+    plan["counters"] = [[f"c{n}", "1"] for n in range(counters)]
+    plan["gauges"] = [[f"g{n}", "0.5", id_, "0.5", "1", "0.5", "0.5"] for n in range(gauges)]
+    return ExperimentUpdate(experiment, plan, [b"{}"])
+
+
+async def pending_batch(client: Redis, stream: EventStream) -> Batch:
+    """A batch of two entries with everything in it: sums, a dead letter that a replay could read, an alert."""
+    await stream.ensure_group()
+    for _ in range(2):
+        await client.xadd(keys.STREAM, {"data": "{}"})
+    ids = [entry.id for entry in await stream.read_new(count=2, block_ms=1)]
+    return Batch(
+        ids,
+        updates=[update("a"), update("b", gauges=1)],
+        dead=[DeadLetter(1, "wrong_type: x", b"raw", 1, readable=True)],
+        alerts=[ErrorAlert(keys.cooldown("a", "error", "f"), 100, "id", "data", 1)],
+    )
+
+
+@pytest.mark.parametrize("key", [keys.DEAD_LETTERS, keys.OUTBOX, keys.EXPERIMENTS, keys.UNAPPLIED])
+async def test_shared_key_of_the_wrong_type_stops_the_batch_before_its_first_write(raw: Redis, key: str) -> None:
+    stream = event_stream(raw)
+    batch = await pending_batch(raw, stream)
+    await raw.set(key, "something else")
+
+    for _ in range(2):
+        with pytest.raises(ResponseError) as caught:
+            await stream.apply(batch)
+        failure = classify(caught.value)
+        assert (failure.remedy, failure.kind) == (Remedy.FATAL, "wrongtype"), caught.value
+
+    assert not await raw.exists(keys.aggregate("a"), keys.aggregate("b"), keys.raw_events("a"))
+    assert (await raw.xpending(keys.STREAM, keys.GROUP))["pending"] == 2
+    await raw.delete(key)
+    assert isinstance(await stream.apply(batch), Applied)
+    assert await raw.hget(keys.aggregate("a"), "c0_count") == b"1"
+    assert await raw.xlen(keys.DEAD_LETTERS) == await raw.xlen(keys.OUTBOX) == 1
+
+
+@pytest.mark.parametrize("kind", ["aggregate", "raw_events", "fold_state"])
+async def test_key_of_the_wrong_type_is_named_and_changes_nothing(raw: Redis, kind: str) -> None:
+    stream = event_stream(raw)
+    batch = await pending_batch(raw, stream)
+    key = getattr(keys, kind)("b")
+    await raw.set(key, "something else")
+
+    outcome = await stream.apply(batch)
+
+    assert isinstance(outcome, Conflict)
+    assert (outcome.experiment_id, outcome.key) == ("b", key)
+    assert "WRONGTYPE" in outcome.problem
+    assert not await raw.exists(keys.aggregate("a"), keys.DEAD_LETTERS, keys.OUTBOX)
+    assert (await raw.xpending(keys.STREAM, keys.GROUP))["pending"] == 2
+
+
+@pytest.mark.parametrize("value", ["", "many", "1e3", "0x10", "nan", "--1", "1.2.3", " 1", "+1", "1,000"])
+async def test_field_that_is_no_number_is_named_and_changes_nothing(raw: Redis, value: str) -> None:
+    stream = event_stream(raw)
+    batch = await pending_batch(raw, stream)
+    await raw.hset(keys.aggregate("b"), "c0_count", value)
+
+    outcome = await stream.apply(batch)
+
+    assert isinstance(outcome, Conflict)
+    assert "c0_count" in outcome.problem
+    assert not await raw.exists(keys.aggregate("a"))
+
+
+@pytest.mark.parametrize(("counters", "gauges"), [(0, 1_990), (5_000, 0), (0, 5_000), (9_000, 0)])
+async def test_batch_of_thousands_of_names_is_applied_whole_or_not_at_all(
+    raw: Redis, counters: int, gauges: int
+) -> None:
+    stream = event_stream(raw, max_fields=100_000)
+    batch = await pending_batch(raw, stream)
+    batch.updates = [update("a"), update("b", counters=counters, gauges=gauges), update("c")]
+
+    for _ in range(2):
+        try:
+            await stream.apply(batch)
+        except ResponseError:
+            assert not await raw.exists(keys.aggregate("a"), keys.aggregate("b"), keys.aggregate("c"))
+        else:
+            totals = [await raw.hget(keys.aggregate(e), "events_total") for e in "abc"]
+            assert totals == [b"1"] * 3
+            assert await raw.hlen(keys.aggregate("b")) == 3 + counters + 5 * gauges
+
+
+async def test_lost_group_is_recreated_at_the_floor_and_nothing_is_applied_twice(raw: Redis) -> None:
+    stream = event_stream(raw)
+    await stream.apply(await pending_batch(raw, stream))
+    await raw.xgroup_destroy(keys.STREAM, keys.GROUP)
+    late = await raw.xadd(keys.STREAM, {"data": "{}"})
+
+    assert await stream.ensure_group() == await raw.get(keys.FLOOR) or (await raw.get(keys.FLOOR)).decode()
+    assert await stream.ensure_group() is None
+    assert [entry.id for entry in await stream.read_new(count=10, block_ms=1)] == [late.decode()]
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+async def test_group_lost_while_an_older_batch_was_pending_applies_nothing_twice(raw: Redis, contiguous: bool) -> None:
+    slow, quick = event_stream(raw, "slow"), event_stream(raw, "quick")
+    await slow.ensure_group()
+    for _ in range(5):
+        await raw.xadd(keys.STREAM, {"data": "{}"})
+    await slow.read_new(count=2, block_ms=1)
+    ids = [entry.id for entry in await quick.read_new(count=2, block_ms=1)]
+    assert isinstance(await quick.apply(Batch(ids, [update("a")], contiguous=contiguous)), Applied)
+
+    await raw.xgroup_destroy(keys.STREAM, keys.GROUP)
+    assert await quick.ensure_group() is not None
+    _, parked = await quick.reclaim(cursor="0-0", idle_ms=0, count=10)
+    again = [entry.id for entry in [*parked, *await quick.read_new(count=10, block_ms=1)]]
+    assert len(again) == 3
+    assert not set(again) & set(ids)
+    for entry_id in again:
+        assert isinstance(await quick.apply(Batch([entry_id], [update("a")])), Applied)
+
+    assert await raw.hget(keys.aggregate("a"), "events_total") == b"4"
+    assert not await raw.exists(keys.ABOVE), "nothing is remembered once the floor has passed it"
+
+
+async def test_floor_stays_below_the_oldest_entry_that_is_still_pending(raw: Redis) -> None:
+    stream, other = event_stream(raw, "one"), event_stream(raw, "two")
+    await stream.ensure_group()
+    for n in (1, 2, 3):
+        await raw.xadd(keys.STREAM, {"data": "{}"}, id=f"{n}-0")
+    (first,) = await stream.read_new(count=1, block_ms=1)
+    (second,) = await other.read_new(count=1, block_ms=1)
+
+    await other.apply(Batch([second.id]))
+    assert await raw.get(keys.FLOOR) == b"0-18446744073709551615"
+    await stream.apply(Batch([first.id]))
+    assert await raw.get(keys.FLOOR) == b"2-0"
+
+
+async def test_entry_deleted_from_the_stream_while_pending_does_not_hold_its_batch_up(raw: Redis) -> None:
+    stream = event_stream(raw)
+    batch = await pending_batch(raw, stream)
+    await raw.xdel(keys.STREAM, batch.ids[0])
+
+    outcome = await stream.apply(Batch(batch.ids, [update("a")]))
+    if isinstance(outcome, Stale):
+        assert outcome.pending == {batch.ids[1]}
+        outcome = await stream.apply(Batch(batch.ids[1:], [update("a")]))
+
+    assert isinstance(outcome, Applied)
+    assert (await raw.xpending(keys.STREAM, keys.GROUP))["pending"] == 0
+
+
+async def test_refused_names_are_counted_and_their_number_is_bounded(raw: Redis) -> None:
+    stream = event_stream(raw, max_fields=10)
+    for _ in range(2):
+        batch = await pending_batch(raw, stream)
+        batch.updates = [update("a", counters=500)]
+        outcome = await stream.apply(batch)
+        assert isinstance(outcome, Applied)
+        assert len(outcome.refused) == 493
+    assert await raw.hlen(keys.aggregate("a")) == 10
+    assert await raw.hlen(keys.fold_state("a")) <= 110
+    assert await raw.hget(keys.fold_state("a"), "refused:c10") == b"2"

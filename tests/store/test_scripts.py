@@ -1,0 +1,321 @@
+"""The scripts in lua/: headers that tell the truth, and what each promises when it is repeated, late or refused."""
+
+import random
+import re
+from collections import defaultdict
+from importlib import resources
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from redis_agent.store import keys, scripts
+from redis_agent.store.aggregates import Aggregates, DerivedUpdate
+from redis_agent.store.failures import Remedy, classify
+from redis_agent.store.housekeeping import Housekeeping
+from redis_agent.store.inspection import DeadLetters, Inspection
+from redis_agent.store.lease import Lease, fencing_token
+from redis_agent.store.mirror import Mirror
+from redis_agent.store.outbox import FENCED, NOT_PENDING, Delivery, Outbox, Raise
+from redis_agent.store.stream import Applied, Batch, EventStream, ExperimentUpdate
+
+NAMES = sorted(f.name[:-4] for f in (resources.files("redis_agent.store") / "lua").iterdir() if f.name.endswith(".lua"))
+CHANNEL = "test:orchestrator"
+
+
+def event_stream(client: Redis, consumer: str = "c1", **limits: int) -> EventStream:
+    given = {"max_fields": 1000, "max_raw": 100, "max_dead": 100} | limits
+    return EventStream(reader=client, client=client, consumer=consumer, **given)
+
+
+def alert(number: int, *, experiment: str = "e", state: str = "") -> Raise:
+    return Raise(experiment, "success_threshold", f"f{number}", 100, f"id{number}", f"data {number}", 5, state)
+
+
+def update(experiment: str, **counters: int) -> ExperimentUpdate:
+    now = "2026-01-01T00:00:00.000Z"
+    plan = {"id": experiment, "events": "1", "first": now, "last": now, "last_ms": 1, "gauges": []}
+    return ExperimentUpdate(experiment, plan | {"counters": [[n, str(c)] for n, c in counters.items()]}, [b"{}"])
+
+
+# Headers -------------------------------------------------------------------------------------------------------
+
+
+def header(name: str) -> dict[str, str]:
+    """The sections of a script's header: what stands after `KEYS:`, `ARGV:`, `returns:` and `cost:`."""
+    lines = [line[2:].strip() for line in scripts.source(name).splitlines()[1:] if line.startswith("--")]
+    sections: dict[str, str] = defaultdict(str)
+    section = "what"
+    for line in lines:
+        if found := re.match(r"(KEYS|ARGV|returns|cost): ?", line):
+            section = found[1]
+        sections[section] += " " + re.sub(r"^(KEYS|ARGV|returns|cost): ?", "", line)
+    return sections
+
+
+def fixed(names: str) -> int:
+    """How many names a header lists before those that repeat."""
+    listed = re.split(r"\bfor each\b|\(|,? then\b|\*", names)[0].strip().rstrip(",")
+    if not listed or "of each" in listed:
+        return 0
+    return len(listed.split(","))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_header_names_keys_arguments_result_and_cost(name: str) -> None:
+    source, sections = scripts.source(name), header(name)
+
+    assert source.startswith("#!lua\n-- ")
+    assert sections["what"].strip().endswith((".", ")")) or "." in sections["what"]
+    assert all(sections[part].strip() for part in ("KEYS", "ARGV", "returns", "cost")), sections
+    assert re.search(r"O\(", sections["cost"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_body_builds_no_key_and_reads_no_argument_that_the_header_does_not_have(name: str) -> None:
+    body = "\n".join(line for line in scripts.source(name).splitlines() if not line.startswith(("--", "#!")))
+    used_keys = [int(n) for n in re.findall(r"KEYS\[(\d+)\]", body)]
+    used_args = [int(n) for n in re.findall(r"ARGV\[(\d+)\]", body)]
+
+    assert max(used_keys, default=0) <= max(fixed(header(name)["KEYS"]), 1)
+    if fixed(header(name)["ARGV"]) and "each" not in header(name)["ARGV"] and "..." not in header(name)["ARGV"]:
+        assert set(used_args) == set(range(1, fixed(header(name)["ARGV"]) + 1))
+    assert not re.search(r"'(redis_agent|fullsend|metrics|metrics_aggregated|experiments):", body)
+
+
+async def test_every_script_has_a_wrapper_that_passes_what_its_header_lists(
+    raw: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, tuple[int, int]] = {}
+    run = scripts.run
+
+    async def spied(client: Redis, name: str, names: list[str], args: list[Any]) -> Any:
+        seen[name] = (len(names), len(args))
+        return await run(client, name, names, args)
+
+    monkeypatch.setattr(scripts, "run", spied)
+    await run_every_wrapper(raw)
+
+    assert sorted(seen) == NAMES
+    for name, (key_count, arg_count) in seen.items():
+        sections = header(name)
+        wanted = fixed(sections["KEYS"]), fixed(sections["ARGV"])
+        if re.search(r"each|\.\.\.", sections["KEYS"]):
+            assert key_count >= wanted[0], name
+        else:
+            assert key_count == wanted[0], name
+        if re.search(r"each|\.\.\.|\*", sections["ARGV"]):
+            assert arg_count > wanted[1], name
+        else:
+            assert arg_count == wanted[1], name
+
+
+async def run_every_wrapper(raw: Redis) -> None:
+    lease = Lease(raw, name=keys.LEASE_BRIDGE, owner="me", ttl_ms=10_000)
+    value = await lease.acquire() or ""
+    await Mirror(raw).write(value, first_position=1, now_ms=1, events=[(1, b"{}")])
+    await lease.renew(value)
+    await lease.release(value)
+    stream = event_stream(raw)
+    await stream.ensure_group()
+    (entry,) = await stream.read_new(count=1, block_ms=1)
+    assert isinstance(await stream.apply(Batch([entry.id], [update("e", a=1)])), Applied)
+    await stream.trim(0)
+    await Aggregates(raw).write_derived([DerivedUpdate("e", "1", {"rate": "1"}, ["old"])])
+    await Outbox(raw).raise_([alert(1)])
+    delivery = Delivery(reader=raw, client=raw, consumer="me", channel=CHANNEL)
+    await delivery.ensure_group()
+    (waiting,) = await delivery.read(count=1, block_ms=1)
+    leading = await Lease(raw, name=keys.LEASE_DISPATCHER, owner="me", ttl_ms=10_000).acquire() or ""
+    assert await delivery.deliver(leading, waiting.id, waiting.data) == 0
+    assert await delivery.give_up(leading, waiting.id) == 1
+    await Housekeeping(raw, stream_max=1, stream_hard=10, alerts_max=1, consumer_expiry_seconds=0).remove_consumers()
+    await Housekeeping(raw, stream_max=1, stream_hard=10, alerts_max=1, consumer_expiry_seconds=0).trim_hard(
+        lambda: True
+    )
+    letter = await raw.xadd(keys.DEAD_LETTERS, {"data": "x"})
+    assert await DeadLetters(raw).replay(letter.decode(), now_ms=1)
+    assert (await Inspection(raw).snapshot(["e"], with_unapplied=True)).delivered == entry.id
+
+
+async def test_flushed_script_cache_costs_nothing_but_a_round_trip(raw: Redis) -> None:
+    await run_every_wrapper(raw)
+    await raw.flushall()
+    await raw.script_flush()
+    await run_every_wrapper(raw)
+    assert await raw.hget(keys.aggregate("e"), "a_count") == b"1"
+
+
+# Leases --------------------------------------------------------------------------------------------------------
+
+
+async def test_one_of_two_owners_holds_a_lease_and_tokens_grow(raw: Redis) -> None:
+    ann, bob = (Lease(raw, name=keys.LEASE_BRIDGE, owner=owner, ttl_ms=5_000) for owner in ("ann", "bob"))
+    tokens = []
+    for _ in range(5):
+        held = await ann.acquire()
+        assert held is not None
+        assert await ann.acquire() == held, "asking again gives the same token"
+        assert await bob.acquire() is None
+        assert not await bob.renew(held.replace("ann", "bob"))
+        assert await ann.renew(held)
+        await ann.release(held)
+        assert not await ann.renew(held), "what was given back cannot be prolonged"
+        tokens.append(fencing_token(held))
+        taken = await bob.acquire()
+        assert taken is not None
+        await ann.release(held)  # late: must not end another's term
+        assert await raw.get(keys.LEASE_BRIDGE) == taken.encode()
+        tokens.append(fencing_token(taken))
+        await bob.release(taken)
+    assert tokens == sorted(set(tokens))
+
+
+async def test_owner_with_a_colon_in_its_name_still_knows_its_lease(raw: Redis) -> None:
+    assert await Lease(raw, name=keys.LEASE_BRIDGE, owner="a:b:c", ttl_ms=5_000).acquire() == "1:a:b:c"
+
+
+async def test_lease_runs_out_by_itself(raw: Redis) -> None:
+    await Lease(raw, name=keys.LEASE_BRIDGE, owner="ann", ttl_ms=5_000).acquire()
+    assert 0 < await raw.pttl(keys.LEASE_BRIDGE) <= 5_000
+
+
+async def test_late_holder_is_refused_by_every_script_it_would_write_with(raw: Redis) -> None:
+    late = await Lease(raw, name=keys.LEASE_BRIDGE, owner="ann", ttl_ms=5_000).acquire() or ""
+    late_dispatcher = await Lease(raw, name=keys.LEASE_DISPATCHER, owner="ann", ttl_ms=5_000).acquire() or ""
+    await raw.delete(keys.LEASE_BRIDGE, keys.LEASE_DISPATCHER)  # as if both had run out
+    await Lease(raw, name=keys.LEASE_BRIDGE, owner="bob", ttl_ms=5_000).acquire()
+    await Lease(raw, name=keys.LEASE_DISPATCHER, owner="bob", ttl_ms=5_000).acquire()
+    await Outbox(raw).raise_([alert(1)])
+    delivery = Delivery(reader=raw, client=raw, consumer="ann", channel=CHANNEL)
+    await delivery.ensure_group()
+    (entry,) = await delivery.read(count=1, block_ms=1)
+
+    async with raw.pubsub() as listener:
+        await listener.subscribe(CHANNEL)
+        await listener.get_message(timeout=1)
+        assert (await Mirror(raw).write(late, first_position=1, now_ms=1, events=[(1, b"x")])).outcome == "fenced"
+        assert await delivery.deliver(late_dispatcher, entry.id, entry.data) == FENCED
+        assert await delivery.give_up(late_dispatcher, entry.id) == FENCED
+        assert await listener.get_message(ignore_subscribe_messages=True, timeout=0.05) is None
+    assert not await raw.exists(keys.STREAM)
+    assert (await raw.xpending(keys.OUTBOX, keys.DISPATCHER_GROUP))["pending"] == 1
+
+
+async def test_nobody_leads_without_a_lease(raw: Redis) -> None:
+    written = await Mirror(raw).write("1:ann", first_position=1, now_ms=1, events=[(1, b"x")])
+    assert written.outcome == "fenced"
+    assert not await raw.exists(keys.STREAM)
+
+
+async def test_dead_letter_goes_through_the_front_door_once(raw: Redis) -> None:
+    letter = (await raw.xadd(keys.DEAD_LETTERS, {"data": b"\xff\x00", "reason": "not_json: x"})).decode()
+    entry_id = await DeadLetters(raw).replay(letter, now_ms=7)
+    assert await DeadLetters(raw).replay(letter, now_ms=7) is None
+    assert await raw.xrange(keys.STREAM) == [((entry_id or "").encode(), {b"data": b"\xff\x00", b"at": b"7"})]
+    assert await raw.xlen(keys.DEAD_LETTERS) == 0
+
+
+# Mirror --------------------------------------------------------------------------------------------------------
+
+
+async def test_mirrored_positions_are_written_once_in_whatever_batches_they_come(raw: Redis) -> None:
+    value = await Lease(raw, name=keys.LEASE_BRIDGE, owner="me", ttl_ms=50_000).acquire() or ""
+    mirror, rng, reached = Mirror(raw), random.Random(7), 0
+    for _ in range(60):
+        first = rng.randint(max(1, reached - 5), reached + 1)
+        events = [(n, b"%d" % n) for n in range(first, first + rng.randint(0, 6))]
+        for _ in range(rng.randint(1, 2)):  # sent again after a lost reply
+            written = await mirror.write(value, first_position=first, now_ms=1, events=events)
+            reached = max(reached, first + len(events) - 1)
+            assert (written.outcome, written.position) == ("written", reached)
+    entries = await raw.xrange(keys.STREAM)
+    assert [(e[b"data"], e[b"at"]) for _, e in entries] == [(b"%d" % n, b"%d" % n) for n in range(1, reached + 1)]
+    assert (await mirror.position())[0] == reached
+
+
+async def test_hole_in_the_positions_is_refused_and_told(raw: Redis) -> None:
+    value = await Lease(raw, name=keys.LEASE_BRIDGE, owner="me", ttl_ms=50_000).acquire() or ""
+    await Mirror(raw).write(value, first_position=1, now_ms=1, events=[(1, b"a"), (1, b"b")])
+    written = await Mirror(raw).write(value, first_position=4, now_ms=1, events=[(1, b"d")])
+    assert (written.outcome, written.position) == ("hole", 2)
+    assert await raw.xlen(keys.STREAM) == 2
+
+
+# Alerts --------------------------------------------------------------------------------------------------------
+
+
+async def test_cooldown_and_outbox_entry_come_together_or_not_at_all(raw: Redis) -> None:
+    outbox = Outbox(raw)
+    assert await outbox.raise_([alert(1, state="s1"), alert(2), alert(1)]) == [0, 0, pytest.approx(100_000, abs=5_000)]
+    assert [e[b"data"] for _, e in await raw.xrange(keys.OUTBOX)] == [b"data 1", b"data 2"]
+    assert await raw.get(keys.cooldown("e", "success_threshold", "f1")) == b"id1"
+    assert await outbox.told(["e"]) == {"e": {"f1": "s1"}}
+
+    await raw.delete(keys.OUTBOX)
+    await raw.set(keys.OUTBOX, "not a stream")
+    with pytest.raises(ResponseError) as caught:
+        await outbox.raise_([alert(3), alert(4)])
+    assert classify(caught.value).remedy is Remedy.FATAL
+    assert not await raw.exists(keys.cooldown("e", "success_threshold", "f3"))
+
+
+async def test_wrong_type_under_one_experiments_alert_state_costs_only_that_state(raw: Redis) -> None:
+    await raw.rpush(keys.alert_state("bad"), "x")
+    await raw.lpush(keys.cooldown("odd", "success_threshold", "f2"), "x")
+    raised = await Outbox(raw).raise_([alert(1, experiment="bad", state="s"), alert(2, experiment="odd"), alert(3)])
+    assert raised == [0, 1, 0]
+    assert await Outbox(raw).told(["bad"]) == {"bad": {}}
+
+
+async def test_delivery_publishes_once_and_only_to_listeners(raw: Redis) -> None:
+    value = await Lease(raw, name=keys.LEASE_DISPATCHER, owner="me", ttl_ms=50_000).acquire() or ""
+    delivery = Delivery(reader=raw, client=raw, consumer="me", channel=CHANNEL)
+    await delivery.ensure_group()
+    await Outbox(raw).raise_([alert(1)])
+    (entry,) = await delivery.read(count=9, block_ms=1)
+    assert await delivery.deliver(value, entry.id, entry.data) == 0
+    async with raw.pubsub() as listener:
+        await listener.subscribe(CHANNEL)
+        await listener.get_message(timeout=1)
+        assert await delivery.deliver(value, entry.id, entry.data) == 1
+        assert await delivery.deliver(value, entry.id, entry.data) == NOT_PENDING
+        assert (await listener.get_message(timeout=1))["data"] == b"data 1"
+        assert await listener.get_message(timeout=0.05) is None
+    assert await delivery.give_up(value, entry.id) == 0
+    assert not await raw.exists(keys.UNDELIVERED)
+
+
+async def test_lost_group_of_the_outbox_is_recreated_after_what_was_delivered_or_given_up(raw: Redis) -> None:
+    value = await Lease(raw, name=keys.LEASE_DISPATCHER, owner="me", ttl_ms=50_000).acquire() or ""
+    delivery = Delivery(reader=raw, client=raw, consumer="me", channel=CHANNEL)
+    await delivery.ensure_group()
+    await Outbox(raw).raise_([alert(n) for n in range(4)])
+    first, second, *_ = await delivery.read(count=3, block_ms=1)
+    async with raw.pubsub() as listener:
+        await listener.subscribe(CHANNEL)
+        await listener.get_message(timeout=1)
+        assert await delivery.deliver(value, first.id, first.data) == 1
+    assert await delivery.give_up(value, second.id) == 1
+
+    await raw.xgroup_destroy(keys.OUTBOX, keys.DISPATCHER_GROUP)
+    await delivery.ensure_group()
+
+    assert [entry.data for entry in await delivery.read(count=9, block_ms=1)] == ["data 2", "data 3"]
+
+
+# Derived metrics -----------------------------------------------------------------------------------------------
+
+
+async def test_derived_metrics_are_written_only_beside_the_sums_they_belong_to(raw: Redis) -> None:
+    await raw.hset(keys.aggregate("now"), mapping={"events_total": "5", "old": "1"})
+    await raw.hset(keys.aggregate("moved_on"), mapping={"events_total": "6", "old": "1"})
+    await raw.set(keys.aggregate("broken"), "not a hash")
+    updates = [DerivedUpdate(i, "5", {"rate": "0.5", "x": "1"}, ["old"]) for i in ("broken", "moved_on", "now", "gone")]
+
+    await Aggregates(raw).write_derived(updates)
+
+    assert await raw.hgetall(keys.aggregate("now")) == {b"events_total": b"5", b"rate": b"0.5", b"x": b"1"}
+    assert await raw.hgetall(keys.aggregate("moved_on")) == {b"events_total": b"6", b"old": b"1"}
+    assert not await raw.exists(keys.aggregate("gone"))

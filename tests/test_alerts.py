@@ -1,0 +1,134 @@
+"""Alerts say what the contract names, make sense alone, and are told apart by what they are about."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from redis_agent.alerts import (
+    MAX_TEXT,
+    Alert,
+    Crossing,
+    error_alert,
+    error_fingerprint,
+    short_hash,
+    summary_alert,
+    threshold_alert,
+)
+
+NOW = datetime(2026, 2, 1, 10, 0, 0, 123_000, tzinfo=UTC)
+
+
+def crossing(**changes: Any) -> Crossing:
+    given: dict[str, Any] = {
+        "kind": "success", "criterion": "response_rate > 0.10", "fingerprint": "abc", "metric": "response_rate",
+        "operator": ">", "threshold": 0.1, "value": 0.15, "samples": None, "interval": None, "evidence": "fact",
+        "reason": "response_rate is 0.15.",
+    }  # fmt: skip
+    return Crossing(**(given | changes))
+
+
+def threshold(**changes: Any) -> Alert:
+    return threshold_alert(crossing(**changes), experiment_id="exp", alert_id="id", now=NOW)
+
+
+def error(**changes: Any) -> Alert:
+    given: dict[str, Any] = {"message": "boom", "error_type": None, "run_id": None}
+    return error_alert(experiment_id="exp", alert_id="id", now=NOW, **(given | changes))
+
+
+def test_threshold_alert_has_every_field_of_the_contract() -> None:
+    assert json.loads(threshold().dumps()) == threshold().as_json()
+    found = threshold().as_json()
+    recommendation = found.pop("recommendation")
+    assert recommendation
+    assert "response_rate is 0.15" in found.pop("message")
+    assert found == {
+        "type": "success_threshold", "alert_type": "success_threshold", "experiment_id": "exp", "severity": "info",
+        "priority": "low", "timestamp": "2026-02-01T10:00:00.123Z", "source": "redis_agent", "alert_id": "id",
+        "criterion": "response_rate > 0.10", "current_value": 0.15, "metric": "response_rate", "value": 0.15,
+        "threshold": 0.1, "operator": ">", "evidence": "fact",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "evidence", "severity", "priority"),
+    [
+        ("success", "fact", "info", "low"),
+        ("success", "confirmed", "info", "low"),
+        ("success", "early", "info", "low"),
+        ("failure", "fact", "high", "high"),
+        ("failure", "confirmed", "high", "high"),
+        ("failure", "early", "medium", "medium"),
+    ],
+)
+def test_early_crossing_is_one_severity_lower(kind: str, evidence: str, severity: str, priority: str) -> None:
+    found = threshold(kind=kind, evidence=evidence).as_json()
+    assert (found["type"], found["severity"], found["priority"]) == (f"{kind}_threshold", severity, priority)
+
+
+def test_early_crossing_is_worded_as_one_and_does_not_hold_back_its_confirmation() -> None:
+    early, confirmed = threshold(evidence="early"), threshold(evidence="confirmed")
+    assert "looks met" in early.message
+    assert "is met" in confirmed.message
+    assert early.fingerprint != confirmed.fingerprint
+    assert early.details["recommendation"] != confirmed.details["recommendation"]
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    found = threshold(metric=None, operator=None, threshold=None, value=None).as_json()
+    assert not {"metric", "operator", "threshold", "value", "current_value", "samples", "interval"} & found.keys()
+    assert threshold(samples=40, interval=(0.1, 0.2)).as_json()["interval"] == [0.1, 0.2]
+
+
+def test_zero_is_a_value() -> None:
+    found = threshold(value=0, threshold=0.0, samples=0).as_json()
+    assert (found["value"], found["current_value"], found["threshold"], found["samples"]) == (0, 0, 0, 0)
+
+
+def test_error_alert_says_what_was_said_and_names_the_run() -> None:
+    found = error(error_type="Timeout", run_id="exp:1").as_json()
+    assert (found["type"], found["severity"], found["priority"]) == ("error", "high", "high")
+    assert (found["run_id"], found["error_type"]) == ("exp:1", "Timeout")
+    assert all(word in found["message"] for word in ("exp", "Timeout", "boom"))
+    assert "no message" in error(message=None).message
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 100_000, "a\nb\x00\x1b[31mc", "\ud800 half", "é" * 5000, "  a \t b  ", "\u202eevil", "🎉" * 1000]
+)
+def test_texts_from_events_are_cut_to_one_printable_line(text: str) -> None:
+    alert = error(message=text, error_type=text, run_id=text)
+    encoded = alert.dumps().encode()
+    assert len(encoded) < 4 * (MAX_TEXT + 100 + 100 + 200) + 1000
+    assert alert.message.isprintable()
+    assert json.loads(encoded)["run_id"].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ((None, "timeout after 30 s"), (None, "timeout after 31 s"), True),
+        ((None, "no file 'a.txt'"), (None, "no file 'b.txt'"), True),
+        ((None, "run 5f3a9c11d2 failed"), (None, "run 77ab01ff09 failed"), True),
+        ((None, "timeout"), (None, "refused"), False),
+        (("T", "one"), ("T", "another"), True),
+        (("T", "one"), ("U", "one"), False),
+        ((None, None), (None, ""), True),
+    ],
+)
+def test_errors_alike_share_a_cooldown(first: Any, second: Any, same: bool) -> None:
+    assert (error_fingerprint(*first) == error_fingerprint(*second)) is same
+
+
+def test_fingerprint_of_any_text_fits_into_a_key() -> None:
+    for text in ("", "a", "x" * 10**6, "\ud800", "🎉:*?[]"):
+        assert len(short_hash(text)) == 12
+        assert short_hash(text).isalnum()
+
+
+def test_summary_stands_for_all_experiments_and_its_message_is_its_first_line() -> None:
+    found = summary_alert(alert_id="id", now=NOW, summary="Headline.\nWins\n- a", experiments=3).as_json()
+    assert (found["type"], found["severity"], found["experiment_id"]) == ("periodic_summary", "info", "all")
+    assert (found["message"], found["summary"], found["experiment_count"]) == ("Headline.", "Headline.\nWins\n- a", 3)
