@@ -143,10 +143,7 @@ async def prove(url: str, directory: Path, *, seed: int, seconds: float) -> None
     client = Redis.from_url(url, protocol=2, max_connections=1)
     try:
         others = [agents.start(role) for role in ("bridge", "scheduler", "dispatcher")]
-        # Deliveries of innocents to killed workers must not make dead letters of them.
-        workers = [
-            agents.start("worker", REDIS_AGENT_CONSUMER=f"w{n}", REDIS_AGENT_MAX_DELIVERIES=1000) for n in range(3)
-        ]
+        workers = [agents.start("worker", REDIS_AGENT_CONSUMER=f"w{n}") for n in range(3)]
         for agent in others + workers:
             await agent.ready()
 
