@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 class Clock:
@@ -27,10 +28,16 @@ def iso_from_ms(epoch_ms: int) -> str:
     '2024-01-15T12:02:03.456Z'
     """
     seconds, ms = divmod(epoch_ms, 1000)
-    moment = time.gmtime(seconds)
+    return f"{_second(seconds)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=1_024)
+def _second(epoch_seconds: int) -> str:
+    """The text of one second: a batch asks for few, but for each experiment anew."""
+    moment = time.gmtime(epoch_seconds)
     return (
         f"{moment.tm_year:04d}-{moment.tm_mon:02d}-{moment.tm_mday:02d}"
-        f"T{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d}.{ms:03d}Z"
+        f"T{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d}"
     )
 
 

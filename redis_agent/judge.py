@@ -116,7 +116,10 @@ class Judge:
     def submit(self, aggregates: Mapping[str, dict[str, str]], at_ms: int) -> None:
         """Have these experiments judged soon; newer aggregates replace older ones not judged yet."""
         for experiment_id, fields in aggregates.items():
-            self._mailbox[experiment_id] = Item(experiment_id, fields, at_ms)
+            waiting = self._mailbox.get(experiment_id)
+            # Several batches are at the server at once, and their replies may be read in any order.
+            if waiting is None or int(fields["events_total"]) >= int(waiting.fields["events_total"]):
+                self._mailbox[experiment_id] = Item(experiment_id, fields, at_ms)
         self._posted.set()
 
     async def run(self, stop: asyncio.Event) -> None:
