@@ -1,0 +1,41 @@
+"""Where a run took place, and whether somebody else was using the machine meanwhile."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from redis_agent.embedded import ServerBinary
+
+_PACKAGES = ("redis", "hiredis", "pydantic", "pydantic-core")
+
+
+def describe(binary: ServerBinary) -> dict[str, Any]:
+    """The machine and the versions, as far as they matter to speed."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "server": str(binary),
+        **{name: version(name) for name in _PACKAGES},
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def busy_seconds() -> float | None:
+    """CPU time that the machine has spent so far, by everybody; None where the system does not say (not Linux)."""
+    try:
+        fields = Path("/proc/stat").read_text("ascii").split()
+        user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields[1:9])
+        return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return None
