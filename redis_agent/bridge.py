@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from redis_agent import log
 from redis_agent.clock import Clock
+from redis_agent.log import Throttle
 from redis_agent.store.client import subscription
 from redis_agent.store.lease import Leadership, fencing_token
 from redis_agent.store.mirror import Mirror
@@ -38,6 +39,8 @@ ALIVE_SECONDS = 0.5
 BATCH_BYTES = 1_048_576
 
 
+# What Python needs for an event beside its bytes.
+_OVERHEAD_BYTES = 130
 # An event and when it was received, ms.
 Received = tuple[int, bytes]
 
@@ -61,10 +64,10 @@ class Buffer:
     def add(self, at_ms: int, event: bytes) -> int:
         """Keep an event; how many of the oldest had to be dropped for it."""
         self._events.append((at_ms, event))
-        self._bytes += len(event)
+        self._bytes += len(event) + _OVERHEAD_BYTES
         dropped = 0
         while self._bytes > self._max_bytes and len(self._events) > 1:
-            self._bytes -= len(self._events.popleft()[1])
+            self._bytes -= len(self._events.popleft()[1]) + _OVERHEAD_BYTES
             dropped += 1
         return dropped
 
@@ -77,7 +80,7 @@ class Buffer:
             if batch and size > max_bytes:
                 break
             batch.append(self._events.popleft())
-        self._bytes -= sum(len(event) for _, event in batch)
+        self._bytes -= sum(len(event) + _OVERHEAD_BYTES for _, event in batch)
         return batch
 
     def clear(self) -> None:
@@ -123,6 +126,8 @@ class Bridge:
         self._first_position = 0
         self._leading_as: str | None = None
         self._before_lease = 0
+        self._overflowing = False
+        self._throttle = Throttle()
         self._arrived = asyncio.Event()
         self._heard = 0.0
         self._heard_ms = 0
@@ -202,9 +207,23 @@ class Bridge:
             self._before_lease += 1  # nobody is known to lead: kept until that is known
         dropped = self._buffer.add(self._clock.now_ms(), event)
         if dropped:
-            self._telemetry.bridge_dropped.inc(dropped)
+            self._dropped(dropped)
         if not self._arrived.is_set():
             self._arrived.set()
+
+    def _dropped(self, events: int) -> None:
+        """The buffer is full: the oldest events had to go. A gap, counted once while it lasts."""
+        self._telemetry.bridge_dropped.inc(events)
+        if not self._overflowing:
+            self._overflowing = True
+            self._telemetry.bridge_gaps.inc()
+        if self._throttle.due("dropped", asyncio.get_running_loop().time()):
+            self._log.error(
+                "bridge_buffer_full",
+                dropped=events,
+                holds_bytes=self._buffer.size_bytes,
+                meaning="the stream could not be written for too long; the oldest events are lost",
+            )
 
     def _hear(self) -> None:
         self._heard = asyncio.get_running_loop().time()
@@ -273,17 +292,24 @@ class Bridge:
                 await recovery.after(error, "write")
 
     async def _begin(self, lease: str) -> None:
-        """A term begins: continue at the position that the stream has reached."""
-        before, self._leading_as = self._leading_as, lease
-        token = fencing_token(lease)
+        """A term begins: continue at the position that the stream has reached.
+
+        Raises:
+            RedisError, OSError: the term has not begun; the next round tries again.
+        """
+        before, token = self._leading_as, fencing_token(lease)
         again = before is not None and token in (1, fencing_token(before) + 1)
         if before is not None and not again:
-            self._forget()  # another led in between and wrote what we hold, or some of it
-        elif token != 1:
+            # Another led in between and wrote what we hold, or some of it.
+            self._forget()
+            self._leading_as = None
+        elif before is None and token != 1:
             # What came before the lease was another leader's to write.
             self._buffer.take(self._before_lease, sys.maxsize)
         self._before_lease = 0
         written, alive_ms = await self._mirror.position()
+        # From here on nothing is awaited until the term has begun, or a failure would leave it half begun.
+        self._leading_as = lease
         if again:
             # Nobody led in between (or the server forgot all): what is held is still ours to write.
             self._log.info("bridge_leads_again", position=written, held=len(self._buffer))
@@ -333,6 +359,7 @@ class Bridge:
         else:
             wrote = len(self._in_flight)
             self._telemetry.bridge_written.inc(wrote)
+            self._overflowing = False
             self._in_flight = []
             self._first_position = result.position + 1
             self._telemetry.bridge_buffer_bytes.set(self._buffer.size_bytes)

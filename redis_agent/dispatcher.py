@@ -145,7 +145,7 @@ class Dispatcher:
             alert = json.loads(entry.data)
             kind, severity = str(alert.get("type")), str(alert.get("severity"))
             alert_id = str(alert.get("alert_id"))
-        except (ValueError, AttributeError):  # not ours: somebody else wrote to the outbox
+        except (ValueError, AttributeError, RecursionError):  # not ours: somebody else wrote to the outbox
             kind, severity, alert_id = "other", "other", entry.id
         kind = kind if kind in _TYPES else "other"
         severity = severity if severity in ("info", "medium", "high") else "other"

@@ -8,12 +8,12 @@ import asyncio
 import itertools
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from redis_agent import criteria, experiments, log
 from redis_agent.alerts import Alert, Crossing, threshold_alert
@@ -22,12 +22,15 @@ from redis_agent.criteria import Evaluation
 from redis_agent.experiments import Experiment, Verdict
 from redis_agent.store.aggregates import Aggregates, DerivedUpdate
 from redis_agent.store.definitions import Definition, Definitions
+from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.outbox import Outbox, Raise
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.telemetry import Liveness, Telemetry
 
 # A cooldown that is known to run is not asked for again for so long, at most.
 _COOLDOWN_MEMORY_SECONDS = 5.0
+_T = TypeVar("_T")
+
 # Judging rests this many times as long as it worked.
 _REST = 4.0
 # Experiments judged before others in the process get their turn.
@@ -118,7 +121,7 @@ class Judge:
         for experiment_id, fields in aggregates.items():
             waiting = self._mailbox.get(experiment_id)
             # Several batches are at the server at once, and their replies may be read in any order.
-            if waiting is None or int(fields["events_total"]) >= int(waiting.fields["events_total"]):
+            if waiting is None or _events(fields) >= _events(waiting.fields):
                 self._mailbox[experiment_id] = Item(experiment_id, fields, at_ms)
         self._posted.set()
 
@@ -150,7 +153,9 @@ class Judge:
                 await recovery.after(error, "judge")
                 if stop.is_set():
                     return  # the next sweep judges them
-            await sleep_unless(stop, min(0.5, _REST * (loop.time() - started)))
+            except Exception:  # noqa: BLE001 - the edge of the loop: what was judged is lost, the role is not
+                self._once("", "judging_failed", exc_info=True)
+            await sleep_unless(stop, _REST * (loop.time() - started))
 
     # Judging -----------------------------------------------------------------------------------------------
 
@@ -183,10 +188,24 @@ class Judge:
             alerts += [(alert, item) for alert in due]
             judgements.append(Judgement(experiment, verdicts))
         if updates:
-            await self._aggregates.write_derived(updates)
+            await self._each(self._aggregates.write_derived, updates, lambda update: update.experiment_id)
         if alerts:
-            await self._raise(alerts)
+            await self._each(self._raise, alerts, lambda told: told[0].experiment_id)
         return judgements
+
+    async def _each(
+        self, write: Callable[[list[_T]], Awaitable[None]], items: list[_T], whose: Callable[[_T], str]
+    ) -> None:
+        """Write all at once; what the server refuses, one by one, so that it costs only its own experiment."""
+        try:
+            await write(items)
+        except (ResponseError, UnicodeError) as error:
+            if classify(error).remedy is not Remedy.RETRY:
+                raise  # the server's state, not the item: all of it will be tried again
+            for item in items if len(items) > 1 else []:
+                await self._each(write, [item], whose)
+            if len(items) == 1:
+                self._once(whose(items[0]), "judgement_not_written", problem=str(error)[:200])
 
     async def look(self, items: Sequence[Item]) -> list[Judgement]:
         """Judge experiments without telling or writing anything.
@@ -222,18 +241,19 @@ class Judge:
         alerts = []
         for verdict in verdicts:
             evaluation = verdict.evaluation
-            if evaluation is None or evaluation.state != "met" or verdict.fingerprint in item.told:
+            if evaluation is None or evaluation.state != "met":
                 continue
             if evaluation.evidence == "early" and not self._rules.early:
                 continue
-            alerts.append(
-                threshold_alert(
-                    crossing(verdict, evaluation),
-                    experiment_id=item.experiment_id,
-                    alert_id=str(uuid.uuid4()),
-                    now=now,
-                )
+            alert = threshold_alert(
+                crossing(verdict, evaluation),
+                experiment_id=item.experiment_id,
+                alert_id=str(uuid.uuid4()),
+                now=now,
             )
+            # What was told as early is told again when it is confirmed, but not the other way round.
+            if not item.told & {alert.fingerprint, verdict.fingerprint}:
+                alerts.append(alert)
         return alerts
 
     async def _raise(self, alerts: list[tuple[Alert, Item]]) -> None:
@@ -364,6 +384,11 @@ def crossing(verdict: Verdict, evaluation: Evaluation) -> Crossing:
         evidence=evaluation.evidence,
         reason=evaluation.reason,
     )
+
+
+def _events(fields: Mapping[str, str]) -> int:
+    total = fields.get("events_total", "")
+    return int(total) if total.isdecimal() and len(total) < 20 else 0
 
 
 def _state(alert: Alert) -> str:

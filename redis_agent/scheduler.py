@@ -29,7 +29,7 @@ from redis_agent.summary import Subject, plain_summary
 from redis_agent.telemetry import Liveness, Telemetry
 
 _TICK_SECONDS = 0.5
-_RETRY_SECONDS = 5.0
+_RETRY_SECONDS = 1.0
 _TRIM_SECONDS = 5.0
 _CONSUMERS_SECONDS = 60.0
 # Events are attributed to a sweep by their time of receipt; a batch in flight may land a little later.
@@ -87,6 +87,7 @@ class Scheduler:
         self._timed: set[str] = set()
         self._full_sweep_due = 0.0
         self._term: str | None = None
+        self._stop = asyncio.Event()
         self._jobs = [
             Job(sweep_seconds, self.sweep),
             Job(min(summary_seconds, 1.0), self.summarise_when_due),
@@ -96,6 +97,7 @@ class Scheduler:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the schedule until told to stop."""
+        self._stop = stop
         released = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._leadership.run(released))
@@ -110,7 +112,7 @@ class Scheduler:
             released.set()
 
     async def _run_due(self, recovery: Recovery, stop: asyncio.Event) -> None:
-        """Do what is due; a job that fails is tried again and does not hold up the others."""
+        """Do what is due; a job that fails is tried again later and does not hold up the others."""
         loop = asyncio.get_running_loop()
         for job in self._jobs:
             if stop.is_set() or self._leadership.value is None:
@@ -122,8 +124,11 @@ class Scheduler:
                 recovery.succeeded()
                 job.due = loop.time() + job.every_seconds
             except (RedisError, OSError) as error:
-                job.due = loop.time() + min(job.every_seconds, _RETRY_SECONDS)
-                await recovery.after(error, job.do.__name__.strip("_"))
+                failure = recovery.note(error, job.do.__name__.strip("_"))
+                job.due = loop.time() + max(_RETRY_SECONDS, recovery.wait_seconds(failure))
+            except Exception as error:  # noqa: BLE001 - the edge of the loop: one job must not end the role
+                job.due = loop.time() + job.every_seconds
+                self._log.error("job_failed", job=job.do.__name__.strip("_"), error=repr(error)[:300], exc_info=True)
 
     # The sweep ---------------------------------------------------------------------------------------------
 
@@ -155,8 +160,7 @@ class Scheduler:
         told = await self._outbox.told(list(found))
         # A sweep tells what nobody has told yet; to tell a criterion again takes new events.
         items = [
-            Item(experiment_id, fields, told=_fingerprints(told[experiment_id]))
-            for experiment_id, fields in found.items()
+            Item(experiment_id, fields, told=frozenset(told[experiment_id])) for experiment_id, fields in found.items()
         ]
         for judgement in await self._judge.judge(items):
             await self._remember(judgement, told[judgement.experiment.id])
@@ -245,7 +249,8 @@ class Scheduler:
 
     async def _trim(self) -> None:
         def leading() -> bool:
-            return self._leadership.value is not None
+            self._liveness.beat("scheduler")
+            return self._leadership.value is not None and not self._stop.is_set()
 
         await self._housekeeping.trim(keep_going=leading)
         dropped = await self._housekeeping.trim_hard(keep_going=leading)
@@ -258,10 +263,7 @@ class Scheduler:
             )
 
     async def _remove_consumers(self) -> None:
+        await self._housekeeping.forget_suspects()
         removed = await self._housekeeping.remove_consumers()
         if removed:
             self._log.info("consumers_removed", consumers=removed)
-
-
-def _fingerprints(told: dict[str, str]) -> frozenset[str]:
-    return frozenset(name.removesuffix("-early") for name in told)

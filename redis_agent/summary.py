@@ -74,10 +74,11 @@ def _met(subject: Subject, kind: str) -> list[str]:
 
 def _progress(subject: Subject) -> str:
     """How far an experiment is that has met nothing yet: its own words for its first open criterion."""
-    events = subject.fields.get("events_total", "0")
+    total = subject.fields.get("events_total", "")
+    events = int(total) if total.isdecimal() and len(total) < 20 else 0
     waiting = next((v for v in subject.verdicts if v.kind == "success"), None)
     said = f"; {waiting.reason.rstrip('.')}" if waiting is not None else "; no criteria are defined"
-    return f"{subject.experiment_id}: {_count(int(events), 'event')} so far{said}"
+    return f"{subject.experiment_id}: {_count(events, 'event')} so far{said}"
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

@@ -152,7 +152,7 @@ class Worker:
             self._liveness.beat("worker.read")
             try:
                 if own_first:
-                    await self._read_own(queues)
+                    await self._read_own(queues, stop)
                     own_first = False
                 if loop.time() >= reclaim_at:
                     more = await self._reclaim(queues)
@@ -170,7 +170,7 @@ class Worker:
                 await queues.read.put(entries)
         await queues.read.put(None)
 
-    async def _read_own(self, queues: Queues) -> None:
+    async def _read_own(self, queues: Queues, stop: asyncio.Event) -> None:
         """Read again what this consumer was given and has not acked."""
         created_at = await self._stream.ensure_group()
         if created_at is not None:
@@ -179,7 +179,10 @@ class Worker:
         await queues.read.join()
         await queues.folded.join()
         after = "0-0"
-        while entries := await self._stream.read_own(after=after, count=self._batch_size):
+        while not stop.is_set():
+            entries = await self._stream.read_own(after=after, count=self._batch_size)
+            if not entries:
+                return
             after = entries[-1].id
             self._log.info("own_pending_read", entries=len(entries))
             await queues.read.put(entries)
@@ -210,7 +213,10 @@ class Worker:
             await queues.folded.put(batch)
             for entry in good:
                 if entry.deliveries > _TOGETHER:
+                    # Really alone: nothing else of ours is in hand when it is noted, nor until it is applied.
+                    await queues.folded.join()
                     await queues.folded.put(await self._fold_alone(entry))
+                    await queues.folded.join()
             queues.read.task_done()
         await queues.folded.put(None)
 
@@ -334,14 +340,14 @@ class Worker:
             if isinstance(event, Unreadable):
                 self._bury(folded, position, entry, event, readable=False)
                 continue
+            if event.is_error:  # told even if the experiment's aggregate cannot take it
+                errors.append((event, entry.at_ms))
             conflict = refused.get(event.experiment_id) if refused else None
             if conflict is not None:
                 reason = Unreadable(Reason.WRONG_TYPE, f"{conflict.key}: {conflict.problem}")
                 self._bury(folded, position, entry, reason, readable=True)
                 continue
             good.append((entry.id, entry.at_ms, event))
-            if event.is_error:
-                errors.append((event, entry.at_ms))
         folded.batch.updates = [_update(change) for change in fold(good).values()]
         self._add_error_alerts(folded, errors)
         return folded

@@ -30,8 +30,21 @@ def from_json(text: str, name: str, problems: list[str]) -> object:
     except ValueError as error:
         problems.append(f"{name} is not JSON: {error}")
     else:
-        return loaded
+        if _is_text(text, loaded):
+            return loaded
+        problems.append(f"{name} holds half of a surrogate pair, which is no text")
     return None
+
+
+def _is_text(text: str, loaded: object) -> bool:
+    r"""Whether the texts in a document can be written anywhere: JSON may hold a lone \ud800."""
+    if "\\ud" not in text.lower():
+        return True
+    try:
+        json.dumps(loaded, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def from_yaml(text: str) -> object:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from redis_agent.store import keys, scripts
-from redis_agent.store.stream import text
+from redis_agent.store.stream import text, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +68,19 @@ class Aggregates:
         for field, count in state.items():
             kind, _, name = text(field).partition(":")
             if kind == "refused":
-                refused[name] = int(count)
+                refused[name] = whole(count)
         return refused
 
     async def active_since(self, since_ms: int) -> dict[str, int]:
         """Experiments with events at or after a moment -> ms of their last event."""
         rows: list[Any] = await self._client.zrangebyscore(keys.EXPERIMENTS, since_ms, "+inf", withscores=True)
-        return {text(member): int(score) for member, score in rows}
+        return {text(member): _ms(score) for member, score in rows}
 
     async def all(self) -> dict[str, int]:
         """Every experiment that ever had an event -> ms of its last, newest first."""
         rows: list[Any] = await self._client.zrevrange(keys.EXPERIMENTS, 0, -1, withscores=True)
-        return {text(member): int(score) for member, score in rows}
+        return {text(member): _ms(score) for member, score in rows}
+
+
+def _ms(score: float) -> int:
+    return int(score) if isfinite(score) else 0

@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from redis_agent.store import keys, scripts
-from redis_agent.store.stream import text, trim, trim_hard
+from redis_agent.store.stream import text, trim, trim_hard, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Housekeeping:
 
     async def swept_ms(self) -> int:
         """When the last complete sweep began; 0 if there was none."""
-        return int(await self._client.hget(keys.SCHEDULER, "swept_ms") or 0)
+        return whole(await self._client.hget(keys.SCHEDULER, "swept_ms"))
 
     async def set_swept_ms(self, at_ms: int) -> None:
         """A sweep that began then is complete."""
@@ -48,7 +48,7 @@ class Housekeeping:
     async def summary_mark(self) -> SummaryMark | None:
         """The last summary; None before the first interval has ended."""
         slot, at_ms = await self._client.hmget(keys.SCHEDULER, ["summary_slot", "summary_ms"])
-        return SummaryMark(int(slot), int(at_ms or 0)) if slot else None
+        return SummaryMark(whole(slot), whole(at_ms)) if slot else None
 
     async def set_summary_mark(self, slot: int, at_ms: int) -> None:
         """This interval is summarised."""
@@ -69,11 +69,23 @@ class Housekeeping:
         return removed
 
     async def trim_hard(self, keep_going: Callable[[], bool]) -> int:
-        """Keep the stream of events within its hard limit. Entries removed, read or not."""
+        """Keep the stream of events, and the outbox at ten times its length, within a hard limit. Entries removed."""
         removed = 0
-        while keep_going() and (step := await trim_hard(self._client, keys.STREAM, self._stream_hard)):
-            removed += step
+        limits = ((keys.STREAM, self._stream_hard), (keys.OUTBOX, 10 * self._alerts_max))
+        for stream, limit in limits:
+            while keep_going() and (step := await trim_hard(self._client, stream, limit)):
+                removed += step
         return removed
+
+    async def forget_suspects(self) -> None:
+        """Drop suspects that the floor has passed: they were dealt with."""
+        suspects = await self._client.hkeys(keys.SUSPECTS)
+        if not suspects:
+            return
+        floor = _parts(text(await self._client.get(keys.FLOOR) or b"0-0"))
+        for entry_id in suspects:
+            if _parts(text(entry_id)) <= floor:
+                await self._client.hdel(keys.SUSPECTS, entry_id)
 
     async def _forget_before_first(self, ids_key: str, stream: str) -> None:
         """Drop remembered ids of entries that are no longer in the stream."""
@@ -105,4 +117,4 @@ class Housekeeping:
 
 def _parts(entry_id: str) -> tuple[int, int]:
     ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq or 0)
+    return (int(ms), int(seq or 0)) if ms.isdecimal() and (not seq or seq.isdecimal()) else (0, 0)

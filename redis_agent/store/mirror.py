@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from redis_agent.store import keys, scripts
+from redis_agent.store.stream import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Mirror:
     async def position(self) -> tuple[int, int]:
         """How far the stream has been written, and when a leader was last alive (ms); zeros at the very start."""
         written, at = await self._client.hmget(keys.BRIDGE, ["written", "at"])
-        return int(written or 0), int(at or 0)
+        return whole(written), whole(at)
 
     async def write(
         self,

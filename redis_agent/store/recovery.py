@@ -39,7 +39,14 @@ class Recovery:
             self._failures = 0
 
     async def after(self, error: Exception, doing: str) -> Failure:
-        """Sort an error, say it at most every 30 s, and wait: full jitter, longer each time.
+        """Note an error (see `note`) and wait: full jitter, longer each time."""
+        failure = self.note(error, doing)
+        if failure.remedy is not Remedy.RECREATE or self._failures > 1:
+            await sleep_unless(self._stop, self.wait_seconds(failure))
+        return failure
+
+    def note(self, error: Exception, doing: str) -> Failure:
+        """Sort an error, count it, and say it at most every 30 s.
 
         Args:
             error: what happened.
@@ -48,8 +55,7 @@ class Recovery:
         failure = classify(error)
         self._telemetry.redis_errors.labels(failure.kind).inc()
         self._failures += 1
-        loop = asyncio.get_running_loop()
-        if self._throttle.due(f"{doing}:{failure.kind}", loop.time()):
+        if self._throttle.due(f"{doing}:{failure.kind}", asyncio.get_running_loop().time()):
             self._log.warning(
                 "redis_failure",
                 doing=doing,
@@ -58,16 +64,14 @@ class Recovery:
                 error=f"{type(error).__name__}: {error}"[:300],
                 failures=self._failures,
             )
-        if failure.remedy is not Remedy.RECREATE or self._failures > 1:
-            await self._wait(failure.remedy)
         return failure
 
-    async def _wait(self, remedy: Remedy) -> None:
-        first, longest = {Remedy.PAUSE: _PAUSE_WAIT, Remedy.FATAL: _FATAL_WAIT}.get(remedy, _RETRY_WAIT)
-        wait = wait_random_exponential(multiplier=first, max=longest)
+    def wait_seconds(self, failure: Failure) -> float:
+        """How long to wait after this failure, given how many there were in a row: full jitter, doubling."""
+        first, longest = {Remedy.PAUSE: _PAUSE_WAIT, Remedy.FATAL: _FATAL_WAIT}.get(failure.remedy, _RETRY_WAIT)
         state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
-        state.attempt_number = self._failures
-        await sleep_unless(self._stop, max(0.01, wait(state)))
+        state.attempt_number = max(1, self._failures)
+        return max(0.01, wait_random_exponential(multiplier=first, max=longest)(state))
 
 
 async def sleep_unless(stop: asyncio.Event, seconds: float) -> bool:

@@ -345,6 +345,12 @@ def text(value: Any) -> str:
     return raw.decode("utf-8", "replace")
 
 
+def whole(value: Any) -> int:
+    """A whole number that the agent once wrote; 0 for none, and for what somebody else made of it."""
+    raw: bytes = value or b""
+    return int(raw) if raw.isdigit() and len(raw) < 20 else 0
+
+
 def text_map(flat: list[bytes]) -> dict[str, str]:
     """A flat field, value, ... reply as a dict of texts."""
     try:

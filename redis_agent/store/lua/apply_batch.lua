@@ -181,8 +181,8 @@ for e, change in ipairs(plan.experiments) do
   end
 
   local events = total(1, change.events)
-  if not events then
-    return {'conflict', e, aggregate, 'events_total is not a number'}
+  if not events or events:find('.', 1, true) then
+    return {'conflict', e, aggregate, 'events_total is not a whole number'}
   end
   put('events_total', events)
   if not values[2] or change.first < values[2] then
@@ -292,7 +292,9 @@ if left[1] > 0 then
     floor = string.format('%.0f', tonumber(ms) - 1) .. '-18446744073709551615'
   end
   local first, last = ARGV[4], ARGV[3 + n]
-  if plan.contiguous and later(first, oldest) then
+  if redis.call('HLEN', ABOVE) >= 20000 then
+    -- Somebody has held an entry for very long: what is remembered is bounded, too.
+  elseif plan.contiguous and later(first, oldest) then
     redis.call('HSET', ABOVE, first, first .. '..' .. last)
   elseif later(last, oldest) then
     redis.call('HSET', ABOVE, first, table.concat(ARGV, ' ', 4, 3 + n))

@@ -5,8 +5,8 @@
 -- KEYS: stream, floor, above (apply_batch.lua writes it; a key that is never written for a group without one)
 -- ARGV: group, name of the consumer to park entries with
 -- returns: the id the group was created at, or '' if it was there
--- cost: O(G) for G groups of the stream; where the group was lost, O(N) for N entries from the floor to the highest
---       remembered id
+-- cost: O(G) for G groups of the stream; where the group was lost, O(N + R log R) for N entries from the floor to the
+--       highest remembered id and R remembered ranges
 if redis.call('EXISTS', KEYS[1]) == 1 then
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     if info[2] == ARGV[1] then
@@ -18,59 +18,52 @@ local floor = redis.call('GET', KEYS[2]) or '0-0'
 local records = redis.call('HGETALL', KEYS[3])
 redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], floor, 'MKSTREAM')
 
+-- What is remembered, as ranges of ids that were all applied, ascending; single ids are ranges of one.
 local function parts(id)
   local ms, seq = id:match('^(%d+)%-(%d+)$')
   return tonumber(ms), tonumber(seq)
 end
 
-local function later(a, b)
-  local a_ms, a_seq = parts(a)
-  local b_ms, b_seq = parts(b)
-  if a_ms == b_ms then
-    return a_seq > b_seq
-  end
-  return a_ms > b_ms
+local ranges = {}
+local function remember(first, last)
+  local first_ms, first_seq = parts(first)
+  local last_ms, last_seq = parts(last)
+  ranges[#ranges + 1] = {first_ms, first_seq, last_ms, last_seq}
 end
-
-local ranges, applied, highest = {}, {}, floor
 for n = 2, #records, 2 do
   local first, last = records[n]:match('^(.-)%.%.(.+)$')
   if first then
-    ranges[#ranges + 1] = {first, last}
+    remember(first, last)
   else
     for id in records[n]:gmatch('%S+') do
-      applied[id] = true
-      last = id
+      remember(id, id)
     end
   end
-  if later(last, highest) then
-    highest = last
-  end
 end
+table.sort(ranges, function(a, b)
+  return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2])
+end)
 
+-- Entries come in ascending order, too: one walk along both.
+local at = 1
 local function was_applied(id)
-  if applied[id] then
-    return true
+  local ms, seq = parts(id)
+  while ranges[at] and (ranges[at][3] < ms or (ranges[at][3] == ms and ranges[at][4] < seq)) do
+    at = at + 1
   end
-  for _, range in ipairs(ranges) do
-    if not later(range[1], id) and not later(id, range[2]) then
-      return true
-    end
-  end
-  return false
+  local range = ranges[at]
+  return range and (range[1] < ms or (range[1] == ms and range[2] <= seq))
 end
 
-local reached = floor
-while later(highest, reached) do
+while ranges[at] do
   local reply = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', 200, 'STREAMS', KEYS[1], '>')
   if not reply then
     break
   end
   local done = {}
   for _, entry in ipairs(reply[1][2]) do
-    reached = entry[1]
-    if was_applied(reached) then
-      done[#done + 1] = reached
+    if was_applied(entry[1]) then
+      done[#done + 1] = entry[1]
     end
   end
   if #done > 0 then

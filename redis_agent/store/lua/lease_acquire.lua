@@ -1,11 +1,14 @@
 #!lua
--- Take a lease that nobody holds, with a fencing token that grows with every holder.
+-- Take a lease that nobody else holds, with a fencing token that grows with every holder.
 -- KEYS: lease, fence
 -- ARGV: owner, ttl_ms
 -- returns: the value "token:owner" of whoever holds the lease now
 -- cost: O(1)
 local holder = redis.call('GET', KEYS[1])
 if holder then
+  if holder:match(':(.*)$') == ARGV[1] then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  end
   return holder
 end
 local value = redis.call('INCR', KEYS[2]) .. ':' .. ARGV[1]

@@ -4,14 +4,14 @@
 -- KEYS: lease, stream, bridge
 -- ARGV: lease_value, first_position, now_ms, (received_ms, event)...
 -- returns: {'written', position} with the position reached; {'fenced', position} when the lease is not ours;
---          {'hole', position} when first_position is not the next one (the server lost its state)
+--          {'hole', position} when first_position is beyond the next one (the server lost its state)
 -- cost: O(N) for N events
 local written = tonumber(redis.call('HGET', KEYS[3], 'written') or '0')
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return {'fenced', written}
 end
 local first = tonumber(ARGV[2])
-if first > written + 1 then
+if first < 1 or first > written + 1 then
   return {'hole', written}
 end
 local last = first + (#ARGV - 3) / 2 - 1

@@ -15,11 +15,12 @@ for n = 1, #KEYS do
   arg = first_remove + removes
   -- A key that has another type by now costs only its own experiment.
   if redis.pcall('HGET', KEYS[n], 'events_total') == seen then
-    if sets > 0 then
-      redis.call('HSET', KEYS[n], unpack(ARGV, first_set, first_set + 2 * sets - 1))
+    -- In slices: Lua passes a few thousand arguments at once at most.
+    for from = first_set, first_set + 2 * sets - 1, 2000 do
+      redis.call('HSET', KEYS[n], unpack(ARGV, from, math.min(from + 1999, first_set + 2 * sets - 1)))
     end
-    if removes > 0 then
-      redis.call('HDEL', KEYS[n], unpack(ARGV, first_remove, arg - 1))
+    for from = first_remove, arg - 1, 2000 do
+      redis.call('HDEL', KEYS[n], unpack(ARGV, from, math.min(from + 1999, arg - 1)))
     end
     written = written + 1
   end
