@@ -139,11 +139,11 @@ def _stop_on_signals(stop: asyncio.Event) -> Callable[[], None]:
             os._exit(128 + signum)  # whatever is unfinished stays pending in Redis
         stop.set()
 
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(signum, handle, signum)
 
     def undo() -> None:
-        for signum in (signal.SIGTERM, signal.SIGINT):
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(signum)
 
     return undo
@@ -312,6 +312,7 @@ def _worker(parts: Parts, reader: Redis) -> Worker:
         reclaim_idle_seconds=settings.reclaim_idle_seconds,
         max_deliveries=settings.max_deliveries,
         cooldown_seconds=settings.alert_cooldown_seconds,
+        max_error_alerts=settings.max_error_alerts,
     )
 
 

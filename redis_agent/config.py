@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import annotated_types
-from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -25,6 +25,10 @@ from redis_agent.errors import ConfigError
 PREFIX = "REDIS_AGENT_"
 FILE_SUFFIX = "_FILE"
 SCHEMES = frozenset({"redis", "rediss", "unix"})
+_URL_OPTIONS = frozenset(
+    {"db", "username", "password", "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile"}
+    | {"ssl_check_hostname", "ssl_password"}
+)
 
 # Set by and for others: the test suite's own switches, and what Kubernetes puts into every pod for
 # a service that is called `redis-agent`. Neither is a misspelt setting.
@@ -200,6 +204,12 @@ class Settings(BaseSettings):
         le=604_800,
         description="The least time between two alerts about the same thing.",
     )
+    max_error_alerts: Annotated[int, Variable(unit="alerts")] = Field(
+        5,
+        ge=1,
+        le=10_000,
+        description="How many different errors of one experiment are told within one cooldown; more are counted.",
+    )
     alert_delivery_ttl_seconds: Annotated[int, Variable(unit="seconds")] = Field(
         86_400,
         ge=1,
@@ -243,14 +253,15 @@ class Settings(BaseSettings):
 
     google_api_key: Annotated[SecretStr | None, Variable("GOOGLE_API_KEY", form="an API key of Gemini")] = Field(
         None,
-        description="The key for Gemini. Without it a plain template words alerts and summaries.",
+        description="The key for Gemini. Read by the analyst, which is not part of this version: a plain template "
+        "words alerts and summaries.",
     )
     model: Annotated[str, Variable(form="a model's name, without spaces")] = Field(
         "gemini-3.5-flash-lite",
         min_length=1,
         max_length=200,
         pattern=r"^\S+$",
-        description="The Gemini model.",
+        description="The Gemini model. For the analyst, as above.",
     )
 
     # --- Process ----------------------------------------------------------------------
@@ -266,7 +277,7 @@ class Settings(BaseSettings):
         9464,
         ge=0,
         le=65_535,
-        description="The port of `/metrics`, `/healthz`, `/readyz` and the status page.",
+        description="The port of `/metrics`, `/healthz` and `/readyz`.",
     )
     shutdown_seconds: Annotated[float, Variable(unit="seconds")] = Field(
         10.0,
@@ -296,6 +307,20 @@ class Settings(BaseSettings):
     @classmethod
     def _accept_any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("orchestrator_channel")
+    @classmethod
+    def _check_channels_differ(cls, value: str, info: ValidationInfo) -> str:
+        if value == info.data.get("metrics_channel"):
+            raise ValueError("it is METRICS_CHANNEL, too: every alert would come back as an event")
+        return value
+
+    @field_validator("stream_hard_limit")
+    @classmethod
+    def _check_hard_limit(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("stream_max_length", 0):
+            raise ValueError("it is below REDIS_AGENT_STREAM_MAX_LENGTH")
+        return value
 
     @field_validator("redis_url")
     @classmethod
@@ -412,7 +437,9 @@ def redacted_url(url: str | SecretStr) -> str:
     netloc = parts.netloc
     if password is not None:
         netloc = f"{quote(parts.username or '')}:***@{netloc.rpartition('@')[2]}"
-    query = [(key, "***" if key == "password" else value) for key, value in parse_qsl(parts.query)]
+    elif parts.username:
+        netloc = f"***@{netloc.rpartition('@')[2]}"  # a name alone is a password in the wrong place
+    query = [(key, "***" if key in ("password", "ssl_password") else value) for key, value in parse_qsl(parts.query)]
     shown = urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="*/"), ""))
     # urlunsplit drops the empty host of unix:///path where there is no netloc.
     return shown if "://" in shown else shown.replace(":", "://", 1)
@@ -542,6 +569,12 @@ def _fault_of_url(url: str) -> str:
         return "its host or port cannot be read (percent-encode special characters in a password)"
     if parts.scheme not in SCHEMES or "://" not in url:
         return "it has another scheme"
+    for option, value in parse_qsl(parts.query, keep_blank_values=True):
+        # The others would change how the agent talks to Redis, or are none.
+        if option not in _URL_OPTIONS:
+            return f"its option {option[:_SHOWN_CHARACTERS]!r} is none of {', '.join(sorted(_URL_OPTIONS))}"
+        if option == "db" and not value.isdecimal():
+            return "its option 'db' must be the number of a database"
     if parts.scheme == "unix":
         return "" if parts.path.strip("/") else "it names no socket"
     if not parts.hostname:

@@ -31,6 +31,8 @@ from redis_agent.telemetry import Liveness, Telemetry
 _COOLDOWN_MEMORY_SECONDS = 5.0
 _T = TypeVar("_T")
 
+# An early crossing is not told again within this time.
+_EARLY_SECONDS = 86_400
 # Judging rests this many times as long as it worked.
 _REST = 4.0
 # Experiments judged before others in the process get their turn.
@@ -271,7 +273,7 @@ class Judge:
                     experiment_id=alert.experiment_id,
                     alert_type=alert.type.value,
                     fingerprint=alert.fingerprint,
-                    cooldown_seconds=self._rules.cooldown_seconds,
+                    cooldown_seconds=self._cooldown(alert),
                     alert_id=alert.alert_id,
                     data=alert.dumps(),
                     at_ms=item.at_ms,
@@ -285,12 +287,17 @@ class Judge:
             self._cooling.clear()
         for alert, remaining_ms in zip(asked, outcomes, strict=True):
             key = (alert.experiment_id, alert.type.value, alert.fingerprint)
-            seconds = remaining_ms / 1000 if remaining_ms else self._rules.cooldown_seconds
+            seconds = remaining_ms / 1000 if remaining_ms else self._cooldown(alert)
             self._cooling[key] = now + min(seconds, _COOLDOWN_MEMORY_SECONDS)
             if remaining_ms:
                 self._count(alert, "cooldown")
             else:
                 self._log.info("alert_raised", alert=alert.as_json())
+
+    def _cooldown(self, alert: Alert) -> int:
+        """An early sign is told once (a day at most), whatever the cooldown of what is sure."""
+        early = alert.details.get("evidence") == "early"
+        return max(self._rules.cooldown_seconds, _EARLY_SECONDS if early else 0)
 
     def _count(self, alert: Alert, outcome: str) -> None:
         self._telemetry.alerts.labels(alert.type.value, alert.severity.value, outcome).inc()

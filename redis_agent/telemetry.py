@@ -71,7 +71,7 @@ class Telemetry:
         )
         self.batch_seconds = Histogram(
             "redis_agent_batch_seconds",
-            "Time to fold and apply one batch.",
+            "Time that the server takes to apply one batch, as the worker sees it.",
             buckets=_LATENCY_BUCKETS,
             registry=r,
         )

@@ -25,6 +25,7 @@ from redis_agent.alerts import Alert, error_alert
 from redis_agent.clock import Clock
 from redis_agent.events import MetricEvent, Reason, Unreadable, read
 from redis_agent.judge import Judge
+from redis_agent.log import Throttle
 from redis_agent.store import keys
 from redis_agent.store.failures import Remedy
 from redis_agent.store.recovery import Recovery
@@ -49,7 +50,9 @@ BLOCK_MS = 500
 _IN_FLIGHT = 2
 # Entries handed out more often than this are tried one by one: one of them may be what their holders died of.
 _TOGETHER = 2
-# Names that were refused and said; beyond it they are only counted.
+# Dead letters of one reason are said at most this often, with one example; all are counted.
+_SAY_DEAD_SECONDS = 5.0
+# Experiments whose refused names were said, each once with the first name; beyond it they are only counted.
 _SAID_NAMES = 1_000
 
 
@@ -98,6 +101,7 @@ class Worker:
         reclaim_idle_seconds: entries held for longer by another consumer are taken over.
         max_deliveries: an entry handed out more often than this, also alone, is given up as poisonous.
         cooldown_seconds: between two alerts about the same error.
+        max_error_alerts: alerts about different errors of one experiment within one cooldown.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Worker:
         reclaim_idle_seconds: float,
         max_deliveries: int,
         cooldown_seconds: int,
+        max_error_alerts: int,
     ) -> None:
         self._stream = stream
         self._judge = judge
@@ -124,8 +129,10 @@ class Worker:
         self._reclaim_idle_seconds = reclaim_idle_seconds
         self._max_deliveries = max_deliveries
         self._cooldown_seconds = cooldown_seconds
+        self._max_error_alerts = max_error_alerts
         self._log = log.get("worker")
-        self._said_names: set[tuple[str, str]] = set()
+        self._said_names: set[str] = set()
+        self._throttle = Throttle(_SAY_DEAD_SECONDS)
         self._reclaim_cursor = "0-0"
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -384,7 +391,15 @@ class Worker:
             seen.add(cooldown)
             folded.alerts.append(alert)
             folded.batch.alerts.append(
-                ErrorAlert(cooldown, self._cooldown_seconds, alert.alert_id, alert.dumps(), at_ms)
+                ErrorAlert(
+                    cooldown_key=cooldown,
+                    cooldown_seconds=self._cooldown_seconds,
+                    alert_id=alert.alert_id,
+                    data=alert.dumps(),
+                    at_ms=at_ms,
+                    burst_key=keys.error_burst(alert.experiment_id),
+                    burst_limit=self._max_error_alerts,
+                )
             )
 
     def _applied(self, folded: Folded, outcome: Applied) -> None:
@@ -397,7 +412,7 @@ class Worker:
         for reason, count in folded.dead.items():
             telemetry.events.labels("dead_letter").inc(count)
             telemetry.dead_letters.labels(reason).inc(count)
-            self._log.warning("dead_letters", reason=reason, entries=count)
+        self._say_dead(folded)
         for alert, raised in zip(folded.alerts, outcome.raised, strict=True):
             if raised:
                 self._log.info("alert_raised", alert=alert.as_json())
@@ -411,14 +426,28 @@ class Worker:
             newest = max(entry.at_ms for entry in folded.entries)
             self._judge.submit(outcome.aggregates, newest)
 
+    def _say_dead(self, folded: Folded) -> None:
+        """Say dead letters with one example, at most every few seconds for each reason."""
+        for letter in folded.batch.dead:
+            reason = letter.reason.partition(":")[0]
+            if self._throttle.due(reason, asyncio.get_running_loop().time()):
+                entry_id = folded.batch.ids[letter.position]
+                self._log.warning(
+                    "dead_letters",
+                    reason=reason,
+                    entries=folded.dead[reason],
+                    example=entry_id,
+                    why=letter.reason[:200],
+                )
+
     def _held_back(self, alert: Alert) -> None:
         self._telemetry.alerts.labels(alert.type.value, alert.severity.value, "cooldown").inc()
 
     def _say_refused(self, refused: list[tuple[str, str]]) -> None:
         self._telemetry.names_refused.inc(len(refused))
         for experiment_id, name in refused:
-            if (experiment_id, name) not in self._said_names and len(self._said_names) < _SAID_NAMES:
-                self._said_names.add((experiment_id, name))
+            if experiment_id not in self._said_names and len(self._said_names) < _SAID_NAMES:
+                self._said_names.add(experiment_id)
                 self._log.warning(
                     "name_refused",
                     experiment_id=experiment_id,

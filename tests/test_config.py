@@ -287,3 +287,24 @@ def test_importing_the_module_reads_no_environment() -> None:
         "import redis_agent.config\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_channels_must_differ() -> None:
+    said = fault(METRICS_CHANNEL="one", ORCHESTRATOR_CHANNEL="one")
+    assert said.startswith("ORCHESTRATOR_CHANNEL='one': ")
+
+
+def test_hard_limit_of_the_stream_is_not_below_its_length() -> None:
+    said = fault(REDIS_AGENT_STREAM_MAX_LENGTH="5000", REDIS_AGENT_STREAM_HARD_LIMIT="4000")
+    assert said.startswith("REDIS_AGENT_STREAM_HARD_LIMIT='4000': ")
+
+
+@pytest.mark.parametrize("option", ["protocol=3", "decode_responses=True", "socket_timeout=abc", "foo=x", "db=x"])
+def test_url_options_that_the_agent_cannot_work_with_are_refused(option: str) -> None:
+    said = fault(REDIS_URL=f"redis://localhost?{option}")
+    assert said.startswith("REDIS_URL")
+    assert "\n" not in said
+
+
+def test_name_alone_in_a_url_is_hidden_like_the_password_it_probably_is() -> None:
+    assert redacted_url("redis://s3cr3t@host:6379") == "redis://***@host:6379"

@@ -251,7 +251,7 @@ class _Judge:
 
     def _bounded(self, node: Bounded, literally: str, alpha: float) -> Evaluation:
         """Judges the clauses first: what still waits is not met, and never literally so."""
-        passed = ""
+        passed = late = ""
         for clause in node.clauses:
             if isinstance(clause, AfterCount):
                 gate = self._count_gate(clause, names_of(node.condition))
@@ -268,10 +268,23 @@ class _Judge:
                 if self._elapsed_seconds > clause.duration.seconds:
                     passed = f"the deadline {self._moment(clause.duration)} has passed"
                     literally = literally or passed
+                    late = late or self._late_events(clause.duration)
         result = self.condition(node.condition, literally, alpha)
+        if late and result.state == "met":
+            # It may have become so only after the deadline; what it was then is not known any more.
+            return replace(result, state="unknown", evidence=None, reason=f"{result.reason}; {late}")
         if passed and result.state != "unknown" and literally not in result.reason:
             return replace(result, reason=f"{result.reason}; {passed}")
         return result
+
+    def _late_events(self, duration: Duration) -> str:
+        """Why values judged after a deadline may not be those of the deadline, or ""."""
+        last = self._metrics.last_event_at
+        if last is None or self._started_at is None:
+            return ""
+        if (_aware(last) - _aware(self._started_at)).total_seconds() <= duration.seconds:
+            return ""
+        return "events came after the deadline, so it is not known whether it was met in time"
 
     def _count_gate(self, clause: AfterCount, names: Sequence[str]) -> Evaluation:
         reading = self._metrics.count_for(clause.noun, names)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
+from redis_agent.criteria.documents import parse_moment
 from redis_agent.criteria.expression import Arithmetic, Formula, Negative, Number, Term, names_of
 from redis_agent.criteria.names import name_key, name_stems
 from redis_agent.criteria.reading import Reading, ReadingKind, as_number, unknown, value_of
@@ -131,6 +133,11 @@ class Metrics:
         if EVENTS_TOTAL in self._fields:
             return (as_number(self._fields[EVENTS_TOTAL]) or 0) > 0
         return bool(self._fields)
+
+    @property
+    def last_event_at(self) -> datetime | None:
+        """When the last event that these values contain was received; None when nobody says."""
+        return parse_moment(self._fields.get("last_updated"))
 
     def read(self, name: str) -> Reading:
         """The value of a metric, or why it has none."""

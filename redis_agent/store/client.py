@@ -85,15 +85,16 @@ def connect(url: str, *, name: str, reply_timeout: float = REPLY_TIMEOUT_SECONDS
         name: shown by CLIENT LIST.
         reply_timeout: seconds to wait for a reply; blocking reads must end well before it.
     """
+    keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
     client: Redis = Redis.from_url(
         url,
         protocol=2,  # hiredis reads pub/sub and streams faster in RESP2
         client_name=name,
         socket_timeout=reply_timeout,
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
+        **keepalive,
     )
     pool = client.connection_pool
     pool.connection_class = type("TunedConnection", (_Tuned, pool.connection_class), {})

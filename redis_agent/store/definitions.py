@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 from redis_agent.store import keys
 from redis_agent.store.stream import text
 
-# A definition larger than this is not read into memory for judging; people are told instead.
+# A definition larger than this is not judged; people are told instead.
 MAX_DEFINITION_BYTES = 1_048_576
 
 Document = dict[str, str] | str

@@ -63,12 +63,25 @@ _BY_CLASS: list[tuple[type[Exception], Remedy, str]] = [
 ]
 
 
+# The rights of a script's user are checked command by command, and every server says it in other words.
+_NOT_PERMITTED = (
+    "NOPERM",
+    "ACL failure",
+    "has no permissions",
+    "can't run this command",
+    "can't access at least one of the keys",
+)
+
+
 def classify(error: Exception) -> Failure:
     """What an error of redis-py or the network calls for."""
     for kind_of, remedy, kind in _BY_CLASS:
         if isinstance(error, kind_of):
             return Failure(remedy, kind)
-    code = str(error).partition(" ")[0].rstrip(":")
+    said = str(error)
+    if isinstance(error, exceptions.ResponseError) and any(words in said for words in _NOT_PERMITTED):
+        return Failure(Remedy.FATAL, "noperm")
+    code = said.partition(" ")[0].rstrip(":")
     if code in _BY_CODE:
         return Failure(*_BY_CODE[code])
     if isinstance(error, exceptions.ResponseError):

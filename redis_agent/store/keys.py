@@ -21,7 +21,7 @@ SUSPECTS = "redis_agent:suspects"  # HASH: stream id -> how often it was tried a
 PARKED = "parked"  # consumer that holds what nobody is known to hold when a group is recreated
 UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to the dead letters
 BRIDGE = "redis_agent:bridge"  # HASH: written (events mirrored so far), at (ms), gaps, gap_ms
-SCHEDULER = "redis_agent:scheduler"  # HASH: swept_ms, summary_slot
+SCHEDULER = "redis_agent:scheduler"  # HASH: swept_ms, summary_slot, summary_ms
 REPLICAS = "redis_agent:replicas"  # ZSET replica|roles -> ms of its last sign of life
 
 LEASE_BRIDGE = "redis_agent:lease:bridge"  # STRING "token:owner" with a TTL
@@ -66,6 +66,11 @@ def metrics_specs(experiment_id: str) -> str:
 def cooldown(experiment_id: str, alert_type: str, fingerprint: str) -> str:
     """STRING with a TTL: the id of the alert that started this cooldown."""
     return f"redis_agent:cooldown:{experiment_id}:{alert_type}:{fingerprint}"
+
+
+def error_burst(experiment_id: str) -> str:
+    """STRING with a TTL: how many different error alerts this experiment has had lately."""
+    return f"redis_agent:cooldown:{experiment_id}:error:burst"
 
 
 def alert_state(experiment_id: str) -> str:

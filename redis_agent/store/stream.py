@@ -67,13 +67,25 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class ErrorAlert:
-    """An alert that is raised in the script that acks the event."""
+    """An alert that is raised in the script that acks the event.
+
+    Attributes:
+        cooldown_key: starts with the alert.
+        cooldown_seconds: how long it runs.
+        alert_id: the cooldown's value.
+        data: the alert's JSON.
+        at_ms: when the bridge received the event.
+        burst_key: counts the alerts of the experiment within one cooldown; "" counts none.
+        burst_limit: how many there may be.
+    """
 
     cooldown_key: str
     cooldown_seconds: int
     alert_id: str
     data: str
     at_ms: int
+    burst_key: str = ""
+    burst_limit: int = 0
 
 
 @dataclass(slots=True)
@@ -225,7 +237,9 @@ class EventStream:
             "experiments": [update.plan for update in batch.updates],
             "dead": [[d.position + 1, d.reason, d.deliveries, d.at_ms, int(d.readable)] for d in batch.dead],
             "contiguous": batch.contiguous,
-            "alerts": [[a.alert_id, a.cooldown_seconds, a.at_ms] for a in batch.alerts],
+            "alerts": [
+                [a.alert_id, a.cooldown_seconds, a.at_ms, a.burst_limit if a.burst_key else 0] for a in batch.alerts
+            ],
             **self._limits,
         }
         reply = await scripts.run(
@@ -240,7 +254,7 @@ class EventStream:
                 keys.ABOVE,
                 keys.UNAPPLIED,
                 *experiment_keys,
-                *[alert.cooldown_key for alert in batch.alerts],
+                *[name for a in batch.alerts for name in (a.cooldown_key, a.burst_key or a.cooldown_key)],
             ],
             [
                 keys.GROUP,

@@ -222,6 +222,17 @@ hostile_specs = [
 moments = st.datetimes(timezones=st.one_of(st.none(), st.just(UTC)))
 
 
+def test_what_came_after_the_deadline_does_not_make_a_criterion_met() -> None:
+    in_time = {"last_updated": "2026-02-03T09:59:00.000Z"}
+    late = {"last_updated": "2026-02-03T10:00:01.000Z"}
+    assert judged("replies > 3 within 2 days", days=3, fields=in_time).state == "met"
+    said = judged("replies > 3 within 2 days", days=3, fields=late)
+    assert said.state == "unknown"
+    assert "after the deadline" in said.reason
+    # What is not reached even with them was not reached in time.
+    assert judged("replies > 300 within 2 days", days=3, fields=late).state == "not_met"
+
+
 @settings(max_examples=400, deadline=None)
 @given(texts, st.dictionaries(keys, values), moments, st.one_of(st.none(), moments), st.booleans())
 def test_no_metrics_and_no_times_break_it(

@@ -1,5 +1,9 @@
 """An entry that processes die of costs only itself."""
 
+import asyncio
+import os
+import sys
+
 from redis.asyncio import Redis
 
 from redis_agent.store import keys
@@ -52,3 +56,46 @@ async def test_entry_is_given_its_deliveries_before_it_is_given_up(agents: Agent
     await settled(client, 3)
 
     assert await ticks(client) == 3
+
+
+_DIES_OF_POISON = """
+import asyncio, os
+from redis_agent import app, log, worker
+from redis_agent.config import Settings
+
+def read(data, *, max_bytes, real=worker.read):
+    if b"poison" in data:
+        os._exit(9)
+    return real(data, max_bytes=max_bytes)
+
+worker.read = read
+log.configure(level="error", form="json")
+settings = Settings(redis_url=os.environ["REDIS_URL"], http_port=0, reclaim_idle_seconds=0.1)
+asyncio.run(app.run(settings, roles=frozenset({"worker"})))
+"""
+
+
+async def test_processes_that_die_of_one_event_end_by_giving_up_that_event_alone(redis_url: str, client: Redis) -> None:
+    await client.xgroup_create(keys.STREAM, keys.GROUP, id="0", mkstream=True)
+    await mirror(client, 60)
+    await mirror(client, 1, event="poison")
+    await mirror(client, 60)
+
+    for _ in range(40):  # a supervisor that starts it again
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _DIES_OF_POISON, env={**os.environ, "REDIS_URL": redis_url}
+        )
+        done = asyncio.create_task(settled(client, 121))
+        died = asyncio.create_task(process.wait())
+        await asyncio.wait({done, died}, return_when=asyncio.FIRST_COMPLETED)
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        if done.done():
+            break
+        done.cancel()
+
+    assert await ticks(client) == 120
+    ((_, letter),) = await client.xrange(keys.DEAD_LETTERS)
+    assert "poison" in letter["data"]
+    assert letter["reason"].startswith("max_deliveries: ")

@@ -38,6 +38,45 @@ async def test_time_clause_fires_by_the_sweep_alone_and_once(agents: Agents, cli
     assert await client.xlen(OUTBOX) == 1
 
 
+async def test_errors_of_ever_new_kinds_are_a_few_alerts_and_other_experiments_are_told_all_the_same(
+    agents: Agents, client: Redis
+) -> None:
+    await agents.start().ready()
+    for n in range(60):
+        words = f"{chr(97 + n % 26)}{chr(97 + n // 26)} failed"
+        await publish(client, event="error", message=words)
+    await publish(client, experiment_id="other", event="error", message="also broken")
+    await settled(client, 61)
+
+    told = [alert["experiment_id"] for alert in await alerts(client)]
+    assert told == ["exp"] * 5 + ["other"]
+    assert await client.hget("metrics_aggregated:exp", "error_count") == "60"
+
+
+async def test_crossing_told_as_early_is_told_once_and_again_when_it_is_confirmed(
+    agents: Agents, client: Redis
+) -> None:
+    specs = [{"name": "rate", "formula": "replies / sends"}]
+    definition = {"success_criteria": '["rate > 10%"]', "metrics": json.dumps(specs)}
+    await client.hset("experiments:exp", mapping=definition)
+    await agents.start(ALERT_COOLDOWN_SECONDS=1, THRESHOLD_CHECK_INTERVAL_SECONDS=0.2).ready()
+    await publish(client, event="send", count=30)
+    await publish(client, event="reply", count=5)
+    await eventually(lambda: client.xlen(OUTBOX), 15, what="the early sign is told")
+    await sweeps(client, 10)  # longer than the cooldown
+    await publish(client, event="send", count=1)
+    await sweeps(client, 3)
+    assert [alert["evidence"] for alert in await alerts(client)] == ["early"]
+
+    await publish(client, event="reply", count=20)
+
+    async def both() -> bool:
+        return await client.xlen(OUTBOX) >= 2
+
+    await eventually(both, 15, what="the confirmation is told")
+    assert [alert["evidence"] for alert in await alerts(client)][:2] == ["early", "confirmed"]
+
+
 async def sweeps(client: Redis, number: int) -> None:
     for _ in range(number):
         before = await client.hget("redis_agent:scheduler", "swept_ms")

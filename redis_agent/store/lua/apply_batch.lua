@@ -8,14 +8,14 @@
 --
 -- KEYS: stream, dead_letters, outbox, experiments, floor, above, unapplied,
 --       then for each experiment: aggregate, raw_events, fold_state,
---       then for each alert: cooldown
+--       then for each alert: cooldown, burst
 -- ARGV: group, consumer, n, id * n (ascending), 'JUSTID', plan, then the blobs the plan names in its order:
 --       raw events of each experiment, data of each dead letter, data of each alert
 -- plan (JSON): {
 --   experiments: [{id, events, first, last, last_ms, counters: [[name, delta]...],
 --                  gauges: [[name, latest, latest_id, sum, samples, min, max]...], raw}...],
 --   dead: [[index of the id, reason, deliveries, at_ms, 1 if readable]...],
---   alerts: [[alert_id, cooldown_seconds, at_ms]...],
+--   alerts: [[alert_id, cooldown_seconds, at_ms, burst_limit (0 for none)]...],
 --   contiguous: whether the batch is every entry of the stream from its first to its last id,
 --   max_fields, max_raw, max_dead}     numbers as text where they may be fractions
 -- returns: {'applied', aggregates, refused, alerts}: for each experiment its aggregate as field, value...;
@@ -270,7 +270,17 @@ local raised = {}
 local first_cooldown = 8 + 3 * #plan.experiments
 for a, alert in ipairs(plan.alerts) do
   raised[a] = 0
-  if redis.call('SET', KEYS[first_cooldown + a - 1], alert[1], 'NX', 'EX', alert[2]) then
+  local cooldown, burst = KEYS[first_cooldown + 2 * (a - 1)], KEYS[first_cooldown + 2 * a - 1]
+  -- However many kinds of error an experiment reports at once, a few say that it is broken.
+  local room = true
+  if alert[4] > 0 and redis.call('EXISTS', cooldown) == 0 then
+    local so_far = redis.pcall('INCR', burst)
+    if so_far == 1 then
+      redis.call('EXPIRE', burst, alert[2])
+    end
+    room = type(so_far) == 'table' or so_far <= alert[4]
+  end
+  if room and redis.call('SET', cooldown, alert[1], 'NX', 'EX', alert[2]) then
     redis.call('XADD', OUTBOX, '*', 'data', ARGV[blob], 'at', alert[3])
     raised[a] = 1
   end
@@ -310,7 +320,7 @@ else
     end
   end
 end
-if floor ~= redis.call('GET', FLOOR) then
+if floor ~= redis.pcall('GET', FLOOR) then
   redis.call('SET', FLOOR, floor)
   if redis.call('EXISTS', ABOVE) == 1 then
     local records = redis.call('HGETALL', ABOVE)

@@ -1,4 +1,5 @@
-#!lua
+#!lua flags=allow-oom
+-- Leases are kept also while the server is out of memory: losing one then would only make things worse.
 -- Take a lease that nobody else holds, with a fencing token that grows with every holder.
 -- KEYS: lease, fence
 -- ARGV: owner, ttl_ms

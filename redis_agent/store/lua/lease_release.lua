@@ -1,4 +1,5 @@
-#!lua
+#!lua flags=allow-oom
+-- Leases are kept also while the server is out of memory: losing one then would only make things worse.
 -- Give a lease back, if it is still held with this very token.
 -- KEYS: lease
 -- ARGV: value
