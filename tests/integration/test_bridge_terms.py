@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from redis.asyncio import Redis
 from redis import exceptions
+from redis.asyncio import Redis
 
 from redis_agent import app
 from redis_agent.config import Settings
