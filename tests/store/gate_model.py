@@ -160,15 +160,20 @@ class GateModel:
         self.pending |= dict.fromkeys(ids, consumer)
         return ids
 
-    def lose_group(self) -> bool:
-        """The group is gone and created anew at the floor; False where a history must not do that yet."""
+    def lose_group(self) -> None:
+        """The group is gone and created anew at the floor; what was applied above it is not given out again."""
         floor = id_key(self.floor or "0-0")
-        above = [i for i, _ in self.stream[: self.read_to] if id_key(i) > floor and i not in self.pending]
-        if above:
-            return False
+        above = {i for i, _ in self.stream[: self.read_to] if id_key(i) > floor and i not in self.pending}
         self.pending.clear()
-        self.read_to = sum(id_key(i) <= floor for i, _ in self.stream)
-        return True
+        self.read_to = begin = sum(id_key(i) <= floor for i, _ in self.stream)
+        highest = max((id_key(i) for i in above), default=floor)
+        # Given out in hundreds until past what is remembered; what was not applied of it waits to be reclaimed.
+        while above and self.read_to < len(self.stream):
+            self.read_to = min(len(self.stream), self.read_to + 200)
+            if id_key(self.stream[self.read_to - 1][0]) > highest:
+                break
+        parked = [i for i, _ in self.stream[begin : self.read_to] if i not in above]
+        self.pending |= dict.fromkeys(parked, "parked")
 
     def apply(
         self,

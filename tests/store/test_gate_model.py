@@ -27,7 +27,7 @@ from redis_agent.store.stream import (
     Stale,
 )
 from tests.conftest import RunningServer
-from tests.store.gate_model import Event, Expected, GateModel
+from tests.store.gate_model import Event, Expected, GateModel, id_key
 
 MAX_FIELDS, MAX_RAW, COOLDOWN_SECONDS = 16, 4, 1000
 CONSUMERS = ("ann", "bob", "cyd")
@@ -119,10 +119,11 @@ class World:
             case ("flush scripts",):
                 await self.client.script_flush()
             case ("lose the group",):
-                if self.model.lose_group():
-                    await self.client.xgroup_destroy(keys.STREAM, keys.GROUP)
-                    created = await self.streams["ann"].ensure_group()
-                    assert created == (self.model.floor or "0-0")
+                self.model.lose_group()
+                await self.client.xgroup_destroy(keys.STREAM, keys.GROUP)
+                created = await self.streams["ann"].ensure_group()
+                assert created == (self.model.floor or "0-0")
+                await self.check()
 
     def picked(self, picks: Sequence[int]) -> list[str]:
         known = self.model.stream
@@ -131,6 +132,7 @@ class World:
     async def as_worker(self, consumer: str, ids: list[str]) -> None:
         """Apply as a worker does: again with what is still pending, again without an experiment that conflicts."""
         refused: set[str] = set()
+        ids = sorted(ids, key=id_key)
         while ids:
             batch = self.fold(ids, refused)
             alerts = [(a.cooldown_key, a.alert_id, a.data) for a in batch.alerts]
@@ -147,6 +149,8 @@ class World:
 
     def fold(self, ids: Sequence[str], refused: set[str]) -> Batch:
         batch = Batch(list(ids))
+        places = [n for n, (known, _) in enumerate(self.model.stream) if known in set(ids)]
+        batch.contiguous = places[-1] - places[0] + 1 == len(ids)
         good: list[tuple[str, int, MetricEvent]] = []
         alerts: dict[str, ErrorAlert] = {}
         for position, entry_id in enumerate(ids):
