@@ -36,6 +36,7 @@ from redis_agent.store.housekeeping import Housekeeping
 from redis_agent.store.lease import Leadership, Lease
 from redis_agent.store.outbox import Delivery, Outbox
 from redis_agent.store.recovery import Recovery, sleep_unless
+from redis_agent.store.rights import missing_rights
 from redis_agent.store.stream import EventStream
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.worker import Worker
@@ -94,7 +95,7 @@ async def run(settings: Settings, *, roles: frozenset[str], stop: asyncio.Event 
             endpoint = _endpoint(parts, roles, bridge if isinstance(bridge, Bridge) else None)
             await endpoint.start()
             serving.push_async_callback(endpoint.stop)
-            if not await _redis_answers(parts, stop):
+            if not await _redis_answers(parts, roles, stop):
                 return 0
             logger.info("started", roles=sorted(roles), name=parts.name, redis=_shown(settings))
             code = await _run_until_stopped(runs, parts, roles, stop)
@@ -149,7 +150,7 @@ def _stop_on_signals(stop: asyncio.Event) -> Callable[[], None]:
     return undo
 
 
-async def _redis_answers(parts: Parts, stop: asyncio.Event) -> bool:
+async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Event) -> bool:
     """Wait until Redis answers; False when told to stop before it did.
 
     Raises:
@@ -160,11 +161,14 @@ async def _redis_answers(parts: Parts, stop: asyncio.Event) -> bool:
     while not stop.is_set():
         try:
             await parts.client.ping()
+            missing = await missing_rights(parts.client) if "worker" in roles else []
         except (RedisError, OSError) as error:
             if classify(error).remedy is Remedy.FATAL:
                 raise RedisAccessError(f"{_shown(parts.settings)} refuses: {error}") from error
             await recovery.after(error, f"connect to {_shown(parts.settings)}")
         else:
+            if missing:
+                raise RedisAccessError(f"{_shown(parts.settings)} does not let this user run {', '.join(missing)}")
             recovery.succeeded()
             return True
     return False

@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from redis.asyncio import Redis
 
 from tests.conftest import OwnServerFactory
@@ -128,6 +129,25 @@ async def test_wrong_password_is_said_in_one_line_without_the_password(
         assert agent.exit_code not in (0, None)
         assert "refuses" in agent.log_text()
         assert "wrong@" not in agent.log_text()
+        assert "Traceback" not in agent.log_text()
+    finally:
+        agents.end()
+
+
+@pytest.mark.parametrize("right", ["xack", "rpush", "sadd", "hincrby"])
+async def test_user_who_may_not_do_what_the_scripts_do_is_told_at_the_start(
+    own_server: OwnServerFactory, tmp_path: Path, right: str
+) -> None:
+    server = own_server()
+    async with Redis.from_url(server.url) as admin:
+        await admin.execute_command("ACL", "SETUSER", "weak", "on", ">secret", "~*", "&*", "+@all", f"-{right}")
+    agents = Agents(server.url.replace("redis://", "redis://weak:secret@"), tmp_path)
+    try:
+        agent = agents.start()
+        await eventually(lambda: not agent.alive, what="it ends")
+        assert agent.exit_code == 1
+        assert f"does not let this user run {right.upper()}" in agent.log_text()
+        assert "secret" not in agent.log_text()
         assert "Traceback" not in agent.log_text()
     finally:
         agents.end()
