@@ -122,7 +122,7 @@ class Judge:
         """Have these experiments judged soon; newer aggregates replace older ones not judged yet."""
         for experiment_id, fields in aggregates.items():
             waiting = self._mailbox.get(experiment_id)
-            # Several batches are at the server at once, and their replies may be read in any order.
+            # Never an older aggregate over a newer one, in whatever order they come.
             if waiting is None or _events(fields) >= _events(waiting.fields):
                 self._mailbox[experiment_id] = Item(experiment_id, fields, at_ms)
         self._posted.set()

@@ -3,7 +3,7 @@
     read -> decode -> fold -> apply (the gate) -> judge
 
 Tasks, each one batch ahead of the next, so that the server reads and applies while this process decodes and
-folds: one reads, one folds, two apply, one judges. What happens to a batch if the process dies:
+folds: one reads, one folds, one applies, one judges. What happens to a batch if the process dies:
 
 1. read, not applied                 pending under this consumer's name: read again at the next start under the same
                                      name, or reclaimed by another after REDIS_AGENT_RECLAIM_IDLE_SECONDS
@@ -45,9 +45,6 @@ from redis_agent.telemetry import Liveness, Telemetry
 # A blocked read ends after so many ms, so that stopping needs no cancellation: a cancelled XREADGROUP leaves
 # entries pending that nobody has seen.
 BLOCK_MS = 500
-# Batches at the server at once. With one, the server would idle while its reply is read and the next batch is sent.
-# In which order they are applied shows in no sum; the latest value of a gauge goes by stream id.
-_IN_FLIGHT = 2
 # Entries handed out more often than this are tried one by one: one of them may be what their holders died of.
 _TOGETHER = 2
 # Dead letters of one reason are said at most this often, with one example; all are counted.
@@ -143,9 +140,7 @@ class Worker:
             tasks.create_task(self._read(queues, stop))
             tasks.create_task(self._fold_all(queues))
             tasks.create_task(self._judge.run(applied))
-            async with asyncio.TaskGroup() as appliers:
-                for _ in range(_IN_FLIGHT):
-                    appliers.create_task(self._apply_all(queues, stop))
+            await self._apply_all(queues, stop)
             applied.set()
 
     # Reading ---------------------------------------------------------------------------------------------------
@@ -251,7 +246,6 @@ class Worker:
             if folded.suspect:
                 await self._cleared(folded.suspect)
             queues.folded.task_done()
-        queues.folded.put_nowait(None)  # that was the end, for the others too
 
     async def _cleared(self, entry_id: str) -> None:
         """The process lives: the entry was not what others died of."""
