@@ -4,12 +4,12 @@ A change is what `apply_batch.lua` adds in one step. Folding is exact: counts ar
 decimals with 12 places, so that the order in which workers apply their batches does not show in any digit.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from redis_agent.clock import iso_from_ms
+from redis_agent.clock import iso_from_ms, stream_id
 from redis_agent.events import MetricEvent
 
 # Decimal places kept of a gauge in its sum.
@@ -45,11 +45,15 @@ def number_text(value: int | float) -> str:
     return repr(value)
 
 
+def events_total(aggregate: Mapping[str, str]) -> int:
+    """How many events an aggregate hash contains; 0 where somebody made no number of it."""
+    total = aggregate.get("events_total", "")
+    return int(total) if total.isdecimal() and len(total) < 20 else 0
+
+
 def later_id(a: str, b: str) -> bool:
     """Whether stream id `a` is after `b`."""
-    a_ms, _, a_seq = a.partition("-")
-    b_ms, _, b_seq = b.partition("-")
-    return (int(a_ms), int(a_seq)) > (int(b_ms), int(b_seq))
+    return stream_id(a) > stream_id(b)
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError, ResponseError
 
 from redis_agent import criteria, experiments, log
+from redis_agent.aggregate import events_total
 from redis_agent.alerts import Alert, Crossing, threshold_alert
 from redis_agent.clock import Clock, iso
 from redis_agent.criteria import Evaluation
@@ -123,7 +124,7 @@ class Judge:
         for experiment_id, fields in aggregates.items():
             waiting = self._mailbox.get(experiment_id)
             # Never an older aggregate over a newer one, in whatever order they come.
-            if waiting is None or _events(fields) >= _events(waiting.fields):
+            if waiting is None or events_total(fields) >= events_total(waiting.fields):
                 self._mailbox[experiment_id] = Item(experiment_id, fields, at_ms)
         self._posted.set()
 
@@ -391,11 +392,6 @@ def crossing(verdict: Verdict, evaluation: Evaluation) -> Crossing:
         evidence=evaluation.evidence,
         reason=evaluation.reason,
     )
-
-
-def _events(fields: Mapping[str, str]) -> int:
-    total = fields.get("events_total", "")
-    return int(total) if total.isdecimal() and len(total) < 20 else 0
 
 
 def _state(alert: Alert) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from redis_agent.aggregate import ExperimentChange, as_aggregate
+from redis_agent.clock import stream_id
 from redis_agent.criteria import is_base_field
 from redis_agent.events import MetricEvent
 
@@ -19,16 +20,6 @@ _PRUNE_NAMES = 5_000
 _ALWAYS_KEPT = frozenset({"events_total", "first_event_at", "last_updated"})
 
 StreamId = tuple[int, int]
-
-
-def stream_id(text: str) -> StreamId:
-    """A stream id in a form that compares.
-
-    >>> stream_id("5-10") > stream_id("5-9")
-    True
-    """
-    ms, _, seq = text.partition("-")
-    return int(ms), int(seq or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from redis_agent.aggregate import events_total
 from redis_agent.experiments import Verdict
 
 # Lines under each heading; the rest is counted. A summary is pasted into a prompt whole.
@@ -74,8 +75,7 @@ def _met(subject: Subject, kind: str) -> list[str]:
 
 def _progress(subject: Subject) -> str:
     """How far an experiment is that has met nothing yet: its own words for its first open criterion."""
-    total = subject.fields.get("events_total", "")
-    events = int(total) if total.isdecimal() and len(total) < 20 else 0
+    events = events_total(subject.fields)
     waiting = next((v for v in subject.verdicts if v.kind == "success"), None)
     said = f"; {waiting.reason.rstrip('.')}" if waiting is not None else "; no criteria are defined"
     return f"{subject.experiment_id}: {_count(events, 'event')} so far{said}"

@@ -168,7 +168,7 @@ async def _wait_for(
     """Fill in what became of each, as long as the time lasts."""
     import asyncio
 
-    from redis_agent.replay import stream_id
+    from redis_agent.clock import stream_id
 
     deadline = time.monotonic() + wait_seconds
     waiting = [outcome for outcome in outcomes if outcome["new_id"]]

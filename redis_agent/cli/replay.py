@@ -116,7 +116,8 @@ async def _expect(ids: list[str], replayed: "Replay", inspection: "Inspection") 
 
 
 def _moment(delivered: str, pending: frozenset[str]) -> "Moment":
-    from redis_agent.replay import Moment, stream_id
+    from redis_agent.clock import stream_id
+    from redis_agent.replay import Moment
 
     return Moment(stream_id(delivered), pending)
 

@@ -20,7 +20,6 @@ class Flow:
         pending: entries read but not acked.
         oldest_pending_ms: age of the oldest pending entry; 0 when none is pending.
         oldest_unread_ms: age of the oldest unread entry; 0 when all are read.
-        last_delivered_id: how far the group has read.
     """
 
     group_exists: bool
@@ -29,7 +28,6 @@ class Flow:
     pending: int
     oldest_pending_ms: int
     oldest_unread_ms: int
-    last_delivered_id: str
 
 
 async def flow(client: Redis, now_ms: int) -> Flow:
@@ -55,7 +53,6 @@ async def flow(client: Redis, now_ms: int) -> Flow:
             pending=0,
             oldest_pending_ms=0,
             oldest_unread_ms=0,
-            last_delivered_id="0-0",
         )
     delivered = group["last-delivered-id"].decode()
     unread = await client.execute_command("XRANGE", keys.STREAM, f"({delivered}", "+", "COUNT", 1)
@@ -71,7 +68,6 @@ async def flow(client: Redis, now_ms: int) -> Flow:
         pending=int(group["pending"]),
         oldest_pending_ms=_age(oldest_pending, now_ms),
         oldest_unread_ms=_age(waiting, now_ms),
-        last_delivered_id=delivered,
     )
 
 

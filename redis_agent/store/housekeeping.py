@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from redis_agent.clock import stream_id
 from redis_agent.store import keys, scripts
 from redis_agent.store.stream import text, trim, trim_hard, whole
 
@@ -116,5 +117,8 @@ class Housekeeping:
 
 
 def _parts(entry_id: str) -> tuple[int, int]:
-    ms, _, seq = entry_id.partition("-")
-    return (int(ms), int(seq or 0)) if ms.isdecimal() and (not seq or seq.isdecimal()) else (0, 0)
+    """A remembered id as it compares; what somebody else put there counts as the oldest."""
+    try:
+        return stream_id(entry_id)
+    except ValueError:
+        return 0, 0

@@ -10,8 +10,9 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from redis_agent.clock import stream_id
 from redis_agent.store import keys, scripts
-from redis_agent.store.stream import StreamEntry, received_ms, text, text_map
+from redis_agent.store.stream import StreamEntry, received_ms, text, text_map, whole
 
 _PAGE = 1_000
 # A replica says every second that it lives.
@@ -166,7 +167,7 @@ class Inspection:
             info = await self._client.xinfo_stream(stream)
             groups = await self._client.xinfo_groups(stream)
         except ResponseError as error:
-            if "no such key" in str(error).lower():
+            if _is_missing(error):
                 return GroupState()
             raise
         length, added = int(info["length"]), int(info.get("entries-added", info["length"]))
@@ -286,7 +287,7 @@ class Inspection:
         """The alerts of the history, newest first, each with whether somebody received it."""
         group = await self.group(keys.OUTBOX, keys.DISPATCHER_GROUP)
         given_up = {text(m) for m in await self._client.smembers(keys.UNDELIVERED)}
-        delivered_to = _parts(group.last_delivered)
+        delivered_to = stream_id(group.last_delivered)
         last = LAST_ID
         while True:
             rows = await self._client.xrevrange(keys.OUTBOX, max=last, count=_PAGE)
@@ -300,7 +301,7 @@ class Inspection:
                 )
                 waiting = {text(row["message_id"]) for row in held}
             for entry_id, (_, fields) in zip(ids, rows, strict=True):
-                received = _parts(entry_id) <= delivered_to and entry_id not in waiting and entry_id not in given_up
+                received = stream_id(entry_id) <= delivered_to and entry_id not in waiting and entry_id not in given_up
                 yield OutboxAlert(entry_id, text(fields.get(b"data", b"")), received)
             last = "(" + ids[-1]
 
@@ -408,7 +409,7 @@ class DeadLetters:
 
     async def buried_again(self, source_id: str) -> BuriedEvent | None:
         """The dead letter that a stream entry became, if it did."""
-        before = f"{max(0, _parts(source_id)[0] - 1)}-0"
+        before = f"{max(0, stream_id(source_id)[0] - 1)}-0"
         async for letter in self.all(after=before):
             if letter.source_id == source_id:
                 return letter
@@ -423,7 +424,7 @@ class DeadLetters:
         rows = await self._client.xrevrange(keys.DEAD_LETTERS, count=1)
         if not rows:
             return 0
-        ms, seq = _parts(text(rows[0][0]))
+        ms, seq = stream_id(text(rows[0][0]))
         after = f"{ms}-{seq + 1}"
         return int(await self._client.xtrim(keys.DEAD_LETTERS, minid=after, approximate=False))
 
@@ -434,8 +435,8 @@ def _buried(row: Any) -> BuriedEvent:
         id=text(entry_id),
         reason=text(fields.get(b"reason", b"")),
         source_id=text(fields.get(b"source_id", b"")),
-        deliveries=_whole(fields.get(b"deliveries")),
-        at_ms=_whole(fields.get(b"at")),
+        deliveries=whole(fields.get(b"deliveries")),
+        at_ms=whole(fields.get(b"at")),
         data=fields.get(b"data", b""),
     )
 
@@ -447,15 +448,6 @@ def _experiment_snapshot(aggregate: Any, fold_state: Any) -> ExperimentSnapshot:
         fold_state={} if isinstance(fold_state, bytes) else text_map(fold_state),
         problem=problem,
     )
-
-
-def _whole(value: bytes | None) -> int:
-    return int(value) if value is not None and value.isdigit() else 0
-
-
-def _parts(entry_id: str) -> tuple[int, int]:
-    ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq or 0)
 
 
 def _is_missing(error: ResponseError) -> bool:
