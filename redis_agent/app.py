@@ -20,12 +20,14 @@ from redis.exceptions import RedisError
 
 from redis_agent import log
 from redis_agent.bridge import Bridge
+from redis_agent.bridge_terms import BridgeTenure, Terms
 from redis_agent.clock import Clock
 from redis_agent.config import Settings, redacted_url
 from redis_agent.dispatcher import Dispatcher
 from redis_agent.endpoint import Endpoint
 from redis_agent.errors import RedisAccessError
 from redis_agent.judge import Judge, Rules
+from redis_agent.lockstep import Lockstep
 from redis_agent.scheduler import Scheduler
 from redis_agent.store import keys
 from redis_agent.store.aggregates import Aggregates
@@ -33,7 +35,8 @@ from redis_agent.store.client import REPLY_TIMEOUT_SECONDS, connect
 from redis_agent.store.definitions import Definitions
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.housekeeping import Housekeeping
-from redis_agent.store.lease import Leadership, Lease
+from redis_agent.store.lease import Leadership, Lease, Tenure
+from redis_agent.store.mirror import Mirror
 from redis_agent.store.outbox import Delivery, Outbox
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.store.rights import missing_rights
@@ -250,10 +253,14 @@ def _reader(parts: Parts, stack: AsyncExitStack) -> Redis:
     return client
 
 
-def _leadership(parts: Parts, name: str, role: str, gauge: Gauge | None) -> Leadership:
+def _lease(parts: Parts, name: str) -> Lease:
+    return Lease(parts.client, name=name, owner=parts.owner, ttl_ms=int(parts.settings.lease_seconds * 1000))
+
+
+def _leadership(parts: Parts, lease: Tenure, role: str, gauge: Gauge | None) -> Leadership:
     seconds = parts.settings.lease_seconds
     return Leadership(
-        lease=Lease(parts.client, name=name, owner=parts.owner, ttl_ms=int(seconds * 1000)),
+        lease=lease,
         ttl_seconds=seconds,
         log=log.get(role),
         telemetry=parts.telemetry,
@@ -263,15 +270,27 @@ def _leadership(parts: Parts, name: str, role: str, gauge: Gauge | None) -> Lead
 
 def _bridge(parts: Parts) -> Bridge:
     settings = parts.settings
+    mirror = Mirror(parts.client, owner=parts.owner, ttl_ms=int(settings.lease_seconds * 1000))
+    lockstep = Lockstep(settings.bridge_buffer_bytes)
+    tenure = BridgeTenure(mirror, lockstep)
+    leadership = _leadership(parts, tenure, "bridge", parts.telemetry.bridge_leader)
     return Bridge(
         client=parts.client,
         channel=settings.metrics_channel,
-        leadership=_leadership(parts, keys.LEASE_BRIDGE, "bridge", parts.telemetry.bridge_leader),
+        control=mirror.channel,
+        lockstep=lockstep,
+        leadership=leadership,
+        terms=Terms(
+            mirror=mirror,
+            lockstep=lockstep,
+            tenure=tenure,
+            leadership=leadership,
+            telemetry=parts.telemetry,
+            batch_size=settings.batch_size,
+        ),
         telemetry=parts.telemetry,
         liveness=parts.liveness,
         clock=parts.clock,
-        batch_size=settings.batch_size,
-        buffer_bytes=settings.bridge_buffer_bytes,
     )
 
 
@@ -329,7 +348,7 @@ def _dispatcher(parts: Parts, reader: Redis) -> Dispatcher:
             consumer=parts.name,
             channel=settings.orchestrator_channel,
         ),
-        leadership=_leadership(parts, keys.LEASE_DISPATCHER, "dispatcher", None),
+        leadership=_leadership(parts, _lease(parts, keys.LEASE_DISPATCHER), "dispatcher", None),
         telemetry=parts.telemetry,
         liveness=parts.liveness,
         clock=parts.clock,
@@ -340,7 +359,9 @@ def _dispatcher(parts: Parts, reader: Redis) -> Dispatcher:
 def _scheduler(parts: Parts) -> Scheduler:
     settings = parts.settings
     return Scheduler(
-        leadership=_leadership(parts, keys.LEASE_SCHEDULER, "scheduler", parts.telemetry.scheduler_leader),
+        leadership=_leadership(
+            parts, _lease(parts, keys.LEASE_SCHEDULER), "scheduler", parts.telemetry.scheduler_leader
+        ),
         judge=_judge(parts),
         aggregates=Aggregates(parts.client),
         outbox=Outbox(parts.client),
@@ -362,9 +383,7 @@ def _scheduler(parts: Parts) -> Scheduler:
 
 def _endpoint(parts: Parts, roles: frozenset[str], bridge: Bridge | None) -> Endpoint:
     def hindrances() -> list[str]:
-        if bridge is not None and not bridge.ready:
-            return ["the bridge's subscription does not stand"]
-        return []
+        return [] if bridge is None else bridge.hindrances()
 
     return Endpoint(
         client=parts.client,

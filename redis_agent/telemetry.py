@@ -121,6 +121,19 @@ class Telemetry:
         self.bridge_buffer_bytes = Gauge(
             "redis_agent_bridge_buffer_bytes", "Events received but not yet written.", registry=r
         )
+        self.bridge_in_step = Gauge(
+            "redis_agent_bridge_in_step", "1 where this bridge could take over at the next event.", registry=r
+        )
+        self.bridge_resyncs = Counter(
+            "redis_agent_bridge_resyncs",
+            "Times this bridge found itself out of step and waited for the leader's next mark.",
+            registry=r,
+        )
+        self.bridge_forgotten = Counter(
+            "redis_agent_bridge_forgotten",
+            "Events that the server had confirmed and later did not know any more.",
+            registry=r,
+        )
         self.bridge_gaps = Counter("redis_agent_bridge_gaps", "Times in which events may have been missed.", registry=r)
         self.bridge_leader = Gauge("redis_agent_bridge_leader", "1 where this process writes the stream.", registry=r)
         self.scheduler_leader = Gauge(

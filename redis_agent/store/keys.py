@@ -20,7 +20,10 @@ OUTBOX_ABOVE = "redis_agent:alerts:applied_above"  # never written: alerts leave
 SUSPECTS = "redis_agent:suspects"  # HASH: stream id -> how often it was tried alone
 PARKED = "parked"  # consumer that holds what nobody is known to hold when a group is recreated
 UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to the dead letters
-BRIDGE = "redis_agent:bridge"  # HASH: written (events mirrored so far), at (ms), gaps, gap_ms
+# HASH: written (position reached), epoch, leader, at (ms), gaps, gap_ms, given_up; and of the last claim: epoch_before,
+# leader_before, silent_ms
+BRIDGE = "redis_agent:bridge"
+BRIDGE_READY = "redis_agent:bridge:ready"  # ZSET owner of a bridge in step -> ms of its last sign of life
 SCHEDULER = "redis_agent:scheduler"  # HASH: swept_ms, summary_slot, summary_ms
 REPLICAS = "redis_agent:replicas"  # ZSET replica|roles -> ms of its last sign of life
 
@@ -31,6 +34,11 @@ LEASE_DISPATCHER = "redis_agent:lease:dispatcher"  # STRING "token:owner" with a
 # What readers list as metrics_aggregated:* and experiments:*; the rest of the key is the id.
 AGGREGATE_PREFIX = "metrics_aggregated:"
 EXPERIMENT_PREFIX = "experiments:"
+
+
+def bridge_control(database: int) -> str:
+    """The channel on which the bridges speak to each other."""
+    return f"redis_agent:bridge:control:{database}"
 
 
 def fence(lease: str) -> str:

@@ -1,7 +1,7 @@
 """Leases with fencing tokens: at most one holder acts, and a late one is refused inside the script."""
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import Gauge
 from redis.asyncio import Redis
@@ -53,6 +53,23 @@ class Lease:
         await scripts.run(self._client, "lease_release", [self._name], [value])
 
 
+class Tenure(Protocol):
+    """What `Leadership` keeps: a lease as one owner sees it (see `Lease`)."""
+
+    @property
+    def name(self) -> str:
+        """The lease's key."""
+
+    async def acquire(self) -> str | None:
+        """Take the lease if it may be taken; its value, or None."""
+
+    async def renew(self, value: str) -> bool:
+        """Prolong the lease; False when it is held no more."""
+
+    async def release(self, value: str) -> None:
+        """Give the lease back."""
+
+
 class Leadership:
     """Keeps a lease for as long as it can, and says at every moment whether it is held.
 
@@ -68,7 +85,7 @@ class Leadership:
     """
 
     def __init__(
-        self, *, lease: Lease, ttl_seconds: float, log: Any, telemetry: Telemetry, gauge: Gauge | None
+        self, *, lease: Tenure, ttl_seconds: float, log: Any, telemetry: Telemetry, gauge: Gauge | None
     ) -> None:
         self._lease = lease
         self._ttl_seconds = ttl_seconds
@@ -78,7 +95,8 @@ class Leadership:
         self._value: str | None = None
         self._until = 0.0
         self._changed = asyncio.Event()
-        self._lost = asyncio.Event()
+        self._again = asyncio.Event()
+        self._resigned: str | None = None
         self._held_by_other = False
 
     @property
@@ -98,7 +116,16 @@ class Leadership:
         if self._value is not None:
             self._log.warning("lease_lost", lease=self._lease.name, why=why)
         self._set(None, 0.0)
-        self._lost.set()
+        self._again.set()
+
+    def resign(self) -> None:
+        """Give the lease back at once, and take part anew."""
+        self._resigned = self._value
+        self.lose("resigned")
+
+    def hurry(self) -> None:
+        """Something has changed: ask for the lease, or prolong it, at once."""
+        self._again.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Acquire and renew until told to stop; then give the lease back."""
@@ -114,7 +141,10 @@ class Leadership:
         await self._give_back()
 
     async def _keep(self) -> None:
-        self._lost.clear()
+        self._again.clear()
+        if self._resigned is not None:
+            await self._lease.release(self._resigned)
+            self._resigned = None
         asked = asyncio.get_running_loop().time()
         held = self.value
         if held is not None and await self._lease.renew(held):
@@ -122,7 +152,7 @@ class Leadership:
             return
         if held is not None:
             self.lose("taken over or run out")
-            self._lost.clear()
+            self._again.clear()
         value = await self._lease.acquire()
         self._held_by_other = value is None
         if value is not None:
@@ -130,8 +160,8 @@ class Leadership:
             self._set(value, asked + self._ttl_seconds)
 
     async def _pause(self, stop: asyncio.Event) -> None:
-        """A fifth of the time to live, or until the lease is lost or the role stops."""
-        waits = [asyncio.ensure_future(e.wait()) for e in (stop, self._lost)]
+        """A fifth of the time to live, or until there is reason to hurry or the role stops."""
+        waits = [asyncio.ensure_future(e.wait()) for e in (stop, self._again)]
         try:
             await asyncio.wait(waits, timeout=self._ttl_seconds / 5, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -7,6 +7,9 @@
 -- cost: O(1)
 local holder = redis.call('GET', KEYS[1])
 if holder then
+  if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2]) -- the server's clock went back
+  end
   if holder:match(':(.*)$') == ARGV[1] then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
   end

@@ -1,24 +1,39 @@
 #!lua
 -- Write a batch of published events to the stream: as the lease's holder only, and each position once.
 -- A batch sent again after a lost reply is recognised by its position and written no second time.
+-- From inside the same step the other bridges are told how far the stream is written.
+-- The confirmed position is '' for all that is written.
 -- KEYS: lease, stream, bridge
--- ARGV: lease_value, first_position, now_ms, (received_ms, event)...
--- returns: {'written', position} with the position reached; {'fenced', position} when the lease is not ours;
---          {'hole', position} when first_position is beyond the next one (the server lost its state)
+-- ARGV: value, epoch, first_position, given_up_from, channel, confirmed, (received_ms, event)...
+-- returns: {'written', position, given_up} with the position reached and how many were skipped for ever;
+--          {'fenced', position, 0} when the lease is not ours; {'hole', position, 0} when positions in front of
+--          given_up_from are missing, or the epoch is another one (the server lost its state)
 -- cost: O(N) for N events
-local written = tonumber(redis.call('HGET', KEYS[3], 'written') or '0')
+local state = redis.call('HMGET', KEYS[3], 'written', 'epoch')
+local written = tonumber(state[1] or '0')
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return {'fenced', written}
+  return {'fenced', written, 0}
 end
-local first = tonumber(ARGV[2])
-if first < 1 or first > written + 1 then
-  return {'hole', written}
+local first, given_up_from = tonumber(ARGV[3]), tonumber(ARGV[4])
+if state[2] ~= ARGV[2] or given_up_from > written + 1 then
+  return {'hole', written, 0}
 end
-local last = first + (#ARGV - 3) / 2 - 1
+local last = first + (#ARGV - 6) / 2 - 1
 for position = math.max(written + 1, first), last do
-  local arg = 4 + 2 * (position - first)
+  local arg = 7 + 2 * (position - first)
   redis.call('XADD', KEYS[2], '*', 'data', ARGV[arg + 1], 'at', ARGV[arg])
 end
+local given_up = math.max(0, first - written - 1)
+if given_up > 0 then
+  redis.call('HINCRBY', KEYS[3], 'given_up', given_up)
+end
 local reached = math.max(written, last)
-redis.call('HSET', KEYS[3], 'written', string.format('%.0f', reached), 'at', ARGV[3])
-return {'written', reached}
+local time = redis.call('TIME')
+redis.call('HSET', KEYS[3], 'written', string.format('%.0f', reached),
+  'at', string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)))
+local said = ARGV[6]
+if said == '' then
+  said = string.format('%.0f', reached)
+end
+redis.call('PUBLISH', ARGV[5], 'written ' .. ARGV[2] .. ' ' .. said)
+return {'written', reached, given_up}

@@ -1,0 +1,337 @@
+"""A bridge's terms: how it comes to lead, writes, mends a break, hands over and follows.
+
+`bridge.py` receives; what it receives goes into the `Lockstep`, and what is said on the control channel comes here.
+Nothing here waits for anything but the server's answers to the bridge's scripts, so that the tests' state explorer can
+run this very code with every order of messages, answers, losses and deaths.
+"""
+
+import asyncio
+import uuid
+from collections import deque
+from itertools import count
+
+from redis_agent import log
+from redis_agent.lockstep import Announcement, Claim, Lockstep, OutOfStepError
+from redis_agent.log import Throttle
+from redis_agent.store import keys
+from redis_agent.store.lease import Leadership
+from redis_agent.store.mirror import Mirror
+from redis_agent.telemetry import Telemetry
+
+# One batch holds the server up for about this many bytes at most.
+BATCH_BYTES = 1_048_576
+# Events that wait for longer than this to be written are a hindrance.
+LATE_SECONDS = 5.0
+
+
+def _new_epoch() -> str:
+    return uuid.uuid4().hex[:16]
+
+
+class BridgeTenure:
+    """The bridge's lease as `Leadership` keeps it: claims say whether this bridge is in step, renewals set marks."""
+
+    def __init__(self, mirror: Mirror, lockstep: Lockstep) -> None:
+        self._mirror = mirror
+        self._lockstep = lockstep
+        self._new_epoch = _new_epoch()
+        self._marks = (f"{uuid.uuid4().hex[:8]}.{n}" for n in count(1))
+        self.claim: Claim | None = None
+        # The server has forgotten positions that this leader knows to have been written: a new numbering is due.
+        self.regressed = False
+
+    @property
+    def name(self) -> str:
+        """The lease's key."""
+        return keys.LEASE_BRIDGE
+
+    async def acquire(self) -> str | None:
+        """Claim the lease; what the server said is in `claim` then."""
+        self._lockstep.offer(self._new_epoch)
+        claim = await self._mirror.claim(epoch=self._lockstep.epoch, new_epoch=self._new_epoch)
+        if claim is None:
+            return None
+        self.claim = claim
+        return claim.value
+
+    def begun(self) -> None:
+        """The last claim's term has begun: its epoch is not offered again."""
+        self._new_epoch = _new_epoch()
+
+    async def renew(self, value: str) -> bool:
+        """Prolong the lease, and let those who are not in step know where they are."""
+        epoch = self._lockstep.marks_epoch
+        mark = next(self._marks) if epoch else ""
+        known = self._lockstep.written
+        written = await self._mirror.renew(value, epoch=epoch, mark=mark, confirmed=None)
+        self.regressed = self.regressed or (written is not None and bool(epoch) and written < known)
+        return written is not None
+
+    async def release(self, value: str) -> None:
+        """Give the lease back."""
+        await self._mirror.release(value)
+
+
+class Terms:
+    """What a bridge does as leader and as follower.
+
+    `arrived` is set whenever there is something to do.
+
+    Args:
+        mirror: writes, and speaks to the other bridges.
+        lockstep: what this bridge holds.
+        tenure: the bridge's lease.
+        leadership: of that lease.
+        batch_size: events written at once, at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        mirror: Mirror,
+        lockstep: Lockstep,
+        tenure: BridgeTenure,
+        leadership: Leadership,
+        telemetry: Telemetry,
+        batch_size: int,
+    ) -> None:
+        self._mirror = mirror
+        self._lockstep = lockstep
+        self._tenure = tenure
+        self._leadership = leadership
+        self._telemetry = telemetry
+        self._batch_size = batch_size
+        self._log = log.get("bridge")
+        self.arrived = asyncio.Event()
+        self._term: str | None = None
+        self._last_term = ""
+        self._following = False
+        self._to_say: deque[Announcement] = deque(maxlen=16)
+        # The epoch that begins after a break, kept until the server has answered; and the break that was looked into.
+        self._mending = ""
+        self._looked_into = -1
+        self._throttle = Throttle()
+        self._broken_at: float | None = None
+        self._waiting_since: float | None = None
+
+    def hindrances(self) -> list[str]:
+        """What keeps what is published now from being written, in words; nothing when all is well."""
+        if not self._lockstep.listening:
+            return ["the bridge's subscription does not stand"]
+        if self._term is None:
+            return [] if self._leadership.held_by_other else ["no bridge leads"]
+        since = self._waiting_since
+        late = 0.0 if since is None else self._now() - since
+        if late > LATE_SECONDS:
+            held, size = len(self._lockstep), self._lockstep.size_bytes
+            return [f"the stream could not be written for {late:.0f} s: {held} events held ({size} bytes)"]
+        return []
+
+    # Following -------------------------------------------------------------------------------------------
+
+    def broke(self, heard: float) -> None:
+        """What was published after the last sign of life may have passed unseen."""
+        if not self._lockstep.listening:
+            return
+        self._lockstep.broke()
+        if self._broken_at is None:
+            self._broken_at = heard
+        self._telemetry.bridge_in_step.set(0)
+        self.arrived.set()
+        if not self._lockstep.leads:
+            self._leadership.hurry()  # nobody should count on this bridge
+
+    def heed(self, message: bytes) -> None:
+        """Another bridge, or this one, has said something on the control channel."""
+        if message == b"free":
+            self._leadership.hurry()
+            return
+        lockstep = self._lockstep
+        was, resyncs = lockstep.epoch, lockstep.resyncs
+        announcement = lockstep.control(message)
+        if announcement is not None:
+            self._say(announcement)
+        if lockstep.resyncs != resyncs:
+            self._telemetry.bridge_resyncs.inc()
+            self._log.warning("bridge_out_of_step", meaning="waits for the leader's next mark")
+        if lockstep.epoch != was:
+            self._step_changed()
+
+    def _step_changed(self) -> None:
+        in_step = bool(self._lockstep.epoch)
+        self._telemetry.bridge_in_step.set(int(in_step))
+        if in_step and not self._lockstep.leads:
+            self._broken_at = None
+            self._log.info("bridge_in_step", position=self._lockstep.written)
+        self._leadership.hurry()  # the server is to know it at once
+
+    def _say(self, announcement: Announcement) -> None:
+        self._to_say.append(announcement)
+        self.arrived.set()
+
+    def say_dropped(self, events: int) -> None:
+        """The limit is reached: the oldest events had to go."""
+        if not self._lockstep.leads:
+            return  # the leader may still have them; it is counted when this bridge should write them
+        self._telemetry.bridge_dropped.inc(events)
+        if self._throttle.due("dropped", self._now()):
+            self._log.error(
+                "bridge_buffer_full",
+                dropped=events,
+                holds_bytes=self._lockstep.size_bytes,
+                meaning="the stream could not be written for too long; the oldest events are lost",
+            )
+
+    # Leading ---------------------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Not the leader (any more): what is held is kept until somebody has written it."""
+        self._waiting_since = None
+        if self._term is not None:
+            self._term = None
+            self._lockstep.end_term()
+            self._following = False
+        if not self._following and self._leadership.held_by_other:
+            self._following = True
+            self._log.info("bridge_follows", held=len(self._lockstep), in_step=bool(self._lockstep.epoch))
+
+    async def round(self, lease: str) -> bool:
+        """One round of the leader's work; whether nothing is left to do."""
+        if lease != self._term:
+            self._begin(lease)
+            if self._term is None:
+                return False
+        while self._to_say:
+            if not await self._mirror.announce(lease, self._to_say.popleft()):
+                self._lose("fenced")
+                return False
+        if self._lockstep.broken and not await self._mend(lease):
+            return False
+        if self._tenure.regressed and not await self._renumber(lease, gap_ms=None):
+            return False
+        batch = self._lockstep.batch(self._batch_size, BATCH_BYTES)
+        if batch is None:
+            self._waiting_since = None
+            return True
+        if self._waiting_since is None:
+            self._waiting_since = self._now()
+        epoch = self._lockstep.numbering
+        result = await self._mirror.write(lease, epoch=epoch, batch=batch)
+        if result.outcome == "fenced":
+            self._lose("fenced")
+        elif result.outcome == "hole":
+            await self._renumber(lease, gap_ms=None)
+        else:
+            self._telemetry.bridge_written.inc(len(batch.events))
+            self._lockstep.confirmed(result.position)
+            self._waiting_since = None
+        return False
+
+    def _lose(self, why: str) -> None:
+        self._leadership.lose(why)
+        self.follow()
+
+    def _begin(self, lease: str) -> None:
+        """A term begins: continue after the position that the stream has reached."""
+        claim = self._tenure.claim
+        if claim is None or claim.value != lease:
+            self._leadership.lose("unknown claim")
+            return
+        lockstep = self._lockstep
+        if lease == self._last_term:
+            # Lost here, but not on the server: nobody led in between, and what is known here is the newest.
+            self._term = lease
+            lockstep.resume()
+            return
+        known, anew = lockstep.written, claim.epoch != lockstep.numbering
+        try:
+            announcement = lockstep.begin(claim)
+        except OutOfStepError as problem:
+            self._log.warning("bridge_resigns", why=str(problem))
+            self._leadership.resign()
+            return
+        self._term = self._last_term = lease
+        self._following = False
+        self._tenure.regressed = lockstep.written > claim.written
+        if claim.virgin and known:
+            self._say_forgotten(known, 0)
+        self._tenure.begun()
+        self._to_say.clear()
+        if announcement is not None:
+            self._say(announcement)
+        if lockstep.given_up:
+            self._telemetry.bridge_dropped.inc(lockstep.given_up)
+        self._log.info("bridge_leads", position=claim.written, held=len(lockstep), continues=not anew)
+        if anew and claim.gap:
+            self._say_gap(claim.silent_ms / 1000, "no_bridge_was_in_step")
+        if anew:
+            self._broken_at = None
+        self._step_changed()
+
+    async def _mend(self, lease: str) -> bool:
+        """The subscription broke: hand over to a bridge in step, or begin anew; whether to go on leading."""
+        lockstep = self._lockstep
+        if lockstep.listening:
+            broken_at = self._now() if self._broken_at is None else self._broken_at
+            gap_ms = int((self._now() - broken_at) * 1000)
+            return await self._renumber(lease, gap_ms=max(0, gap_ms))
+        if self._looked_into == lockstep.subscriptions:
+            return True  # write the rest of what is held
+        result = await self._mirror.broken(lease, new_epoch="", gap_ms=None, may_yield=True)
+        self._looked_into = lockstep.subscriptions
+        return self._stays(result.outcome, result.successor)
+
+    async def _renumber(self, lease: str, *, gap_ms: int | None) -> bool:
+        """Begin a new epoch with what is held; whether to go on leading.
+
+        The gap's length is None when no subscription was broken, but the server lost its state.
+        """
+        lockstep = self._lockstep
+        self._mending = self._mending or _new_epoch()
+        known, subscription_before = lockstep.written, lockstep.subscriptions
+        result = await self._mirror.broken(lease, new_epoch=self._mending, gap_ms=gap_ms, may_yield=gap_ms is not None)
+        epoch, self._mending = self._mending, ""
+        if result.outcome != "renumbered":
+            return self._stays(result.outcome, result.successor)
+        self._to_say.clear()
+        self._tenure.regressed = False
+        forgotten, announcement = lockstep.renumbered(epoch, result.written, subscription=subscription_before)
+        if announcement is not None:
+            self._say(announcement)
+        if forgotten:
+            self._say_forgotten(known, result.written)
+        if gap_ms is not None:
+            self._say_gap(gap_ms / 1000, "subscription_broken")
+            self._broken_at = None
+        self._step_changed()
+        return True
+
+    def _stays(self, outcome: str, successor: str) -> bool:
+        if outcome == "alone":
+            return True
+        if outcome == "yielded":
+            self._log.warning("bridge_hands_over", to=successor, held=len(self._lockstep))
+        self._lose(outcome)
+        return False
+
+    def _say_gap(self, seconds: float, why: str) -> None:
+        self._telemetry.bridge_gaps.inc()
+        self._log.error(
+            "bridge_gap",
+            why=why,
+            seconds=round(seconds, 3),
+            meaning="events published in this time may have been missed",
+        )
+
+    def _say_forgotten(self, expected: int, found: int) -> None:
+        self._telemetry.bridge_forgotten.inc(expected - found)
+        self._log.error(
+            "stream_state_lost",
+            expected=expected,
+            found=found,
+            meaning="the server has forgotten events that it had confirmed",
+        )
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,468 @@
+"""The bridges' lockstep: which published messages this bridge holds, and where in the stream they belong.
+
+Pub/sub forgets and numbers nothing. Redis gives every subscriber of one node the same messages in the same order,
+across channels too. So messages are numbered by counting: an *epoch* fixes the position of one mark in that order, and
+everybody who sees the mark and each message after it knows the position of each. A bridge that does is *in step*: it
+keeps what is not yet known to be written, and can go on where a leader stopped.
+
+What is said on the control channel, each published by a script that checks the lease:
+
+    written <epoch> <position> [<mark>]    the stream has every message up to this position; here stands a mark
+    at <epoch> <mark> <position>           the leader met that mark after the message with this position
+    free                                   nobody leads
+
+This module decides and holds; it neither reads nor writes anything (bridge.py does), so that a state explorer can try
+every order of events on it. Why nothing is lost or doubled: docs/adr/0005-the-bridges-hand-over.md.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+# An event and when it was received, ms.
+Received = tuple[int, bytes]
+
+# What Python needs for an event beside its bytes.
+_OVERHEAD_BYTES = 130
+# Marks remembered while their position is not announced. The leader sets one a second or so.
+_MARKS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the server said when it gave the lease.
+
+    Attributes:
+        value: the lease's value, "token:owner".
+        written: the position that the stream had reached.
+        epoch: the epoch from now on.
+        epoch_before: the epoch until then, "" when there was none.
+        continues: whether the one who led before was this same process.
+        silent_ms: how long no leader had given a sign of life.
+    """
+
+    value: str
+    written: int
+    epoch: str
+    epoch_before: str
+    continues: bool
+    silent_ms: int
+
+    @property
+    def begins_epoch(self) -> bool:
+        """Whether the numbering starts anew."""
+        return self.epoch != self.epoch_before
+
+    @property
+    def gap(self) -> bool:
+        """Whether something may have been missed: the numbering was broken, and not by the very first start."""
+        return self.begins_epoch and not self.virgin
+
+    @property
+    def virgin(self) -> bool:
+        """Whether nothing was ever written, or the server has forgotten all."""
+        return not self.epoch_before and not self.written
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """To be said by the leader: it met a mark after the message with this position."""
+
+    epoch: str
+    mark: str
+    position: int
+
+    def __str__(self) -> str:
+        return f"at {self.epoch} {self.mark} {self.position}"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages to be written next.
+
+    Attributes:
+        first: the position of the first.
+        given_up_from: positions from here to `first` are not held any more; equal to `first` when none were dropped.
+        events: the messages, in order.
+    """
+
+    first: int
+    given_up_from: int
+    events: Sequence[Received]
+
+
+class Lockstep:
+    """What one bridge holds.
+
+    Messages are *placed* (their positions are known, in one row up to `_end`) or *loose* (received since, and not in
+    step). A subscription that breaks leaves the placed ones as they are: they are a valid row that has an end.
+
+    Args:
+        max_bytes: how much is held; beyond it the oldest are dropped.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._placed: deque[Received] = deque()
+        self._end = 0
+        self._released = 0
+        self._epoch = ""
+        self._loose: deque[Received] = deque()
+        # (mark, epoch, how many loose messages came before it), and for those in step: mark -> position.
+        self._marks: list[tuple[str, str, int]] = []
+        self._expected: dict[str, int] = {}
+        self._listening = False
+        self._subscriptions = 0
+        self._attached = False
+        # Whether everything up to the first placed message is known to be written; if not, up to where it must be.
+        self._complete = True
+        self._joined_at = 0
+        self._awaits = False
+        self._offered = ""
+        self._leads = False
+        self._resyncs = 0
+        self._dropped = 0
+
+    # What is known ---------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._placed) + len(self._loose)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of what is held."""
+        return self._bytes
+
+    @property
+    def epoch(self) -> str:
+        """The epoch in which this bridge is in step, so that it could lead; "" when it is not.
+
+        One that joined late is placed before it is in step: what was published before it came is to be written first.
+        """
+        return self._epoch if self._attached and self._complete else ""
+
+    @property
+    def numbering(self) -> str:
+        """The epoch that the placed messages are numbered in, in step or not."""
+        return self._epoch
+
+    @property
+    def marks_epoch(self) -> str:
+        """The epoch whose marks may be set: by a bridge in step, and by a leader that waits for one; else ""."""
+        return self._epoch if self._attached or self._awaits else ""
+
+    @property
+    def leads(self) -> bool:
+        """Whether a term has begun and not ended."""
+        return self._leads
+
+    @property
+    def broken(self) -> bool:
+        """Whether this leader's row of messages has an end: the subscription broke, and a new epoch must begin."""
+        return self._leads and not self._attached and not self._awaits
+
+    @property
+    def listening(self) -> bool:
+        """Whether a subscription stands."""
+        return self._listening
+
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions there were, to tell one from another."""
+        return self._subscriptions
+
+    @property
+    def resyncs(self) -> int:
+        """How often this bridge was in step and found that it was not."""
+        return self._resyncs
+
+    @property
+    def written(self) -> int:
+        """The position up to which everything is known to be written."""
+        return self._released
+
+    @property
+    def given_up(self) -> int:
+        """How many positions in front of the oldest held one were dropped unwritten."""
+        return max(0, self._end - len(self._placed) - self._released)
+
+    # What is received ------------------------------------------------------------------------------------------
+
+    def subscribed(self) -> None:
+        """A subscription stands; what comes from now on is one row."""
+        self._listening = True
+        self._subscriptions += 1
+
+    def broke(self) -> None:
+        """The subscription broke: what comes next does not follow what came last."""
+        self._listening = self._attached = False
+        self._marks.clear()
+        self._expected.clear()
+        if self._awaits:
+            # Received before an own mark, so perhaps another's; what a later subscription brings is not.
+            self._awaits = False
+            self._clear_loose()
+
+    def receive(self, at_ms: int, event: bytes) -> int:
+        """Hold a message; how many of the oldest were dropped for it."""
+        size = len(event) + _OVERHEAD_BYTES
+        if self._attached:
+            self._end += 1
+            if self._end <= self._released:
+                return 0  # written already: this bridge reads behind the one that wrote it
+            self._placed.append((at_ms, event))
+        else:
+            self._loose.append((at_ms, event))
+        self._bytes += size
+        return self._drop_oldest() if self._bytes > self._max_bytes else 0
+
+    def _drop_oldest(self) -> int:
+        dropped = 0
+        while self._bytes > self._max_bytes and len(self) > 1:
+            if self._placed:
+                self._bytes -= len(self._placed.popleft()[1]) + _OVERHEAD_BYTES
+            else:
+                self._drop_loose(1)
+            dropped += 1
+        return dropped
+
+    def control(self, message: bytes) -> Announcement | None:
+        """Heed what was said on the control channel; what the leader is to say next.
+
+        What is not understood is somebody else's and ignored.
+        """
+        try:
+            match message.decode().split(" "):
+                case ["written", epoch, position]:
+                    self._heard_written(epoch, int(position))
+                case ["written", epoch, position, mark]:
+                    self._heard_written(epoch, int(position))
+                    return self._met(epoch, mark)
+                case ["at", epoch, mark, position]:
+                    self._heard_at(epoch, mark, int(position))
+        except ValueError:
+            return None
+        return None
+
+    def _heard_written(self, epoch: str, position: int) -> None:
+        if not self._epoch:
+            return
+        if epoch == self._epoch:
+            if self._attached and position > self._end and not self._leads:
+                self._fall_out()  # written before it was received: something was missed
+            else:
+                self._complete = self._complete or position >= self._joined_at
+                self._release(position)
+        elif not self._leads and epoch != self._offered:
+            # Another numbering has begun. A leader hears only of those before its own, or is fenced soon.
+            if self._attached:
+                self._resyncs += 1
+            self._forget()
+
+    def _met(self, epoch: str, mark: str) -> Announcement | None:
+        if self._awaits:
+            if epoch != self._epoch:
+                return None
+            # From any mark of its own epoch on, everything is this leader's to write.
+            self._awaits = False
+            self._clear_loose()
+            self._attached = True
+        if self._attached:
+            if epoch != self._epoch:
+                return None
+            if self._leads:
+                return Announcement(epoch, mark, self._end)
+            self._expected[mark] = self._end
+            while len(self._expected) > _MARKS:
+                del self._expected[next(iter(self._expected))]
+            return None
+        self._marks.append((mark, epoch, len(self._loose)))
+        if len(self._marks) > _MARKS:
+            del self._marks[0]
+            if not self._leads:
+                self._drop_loose(self._marks[0][2])
+        return None
+
+    def _heard_at(self, epoch: str, mark: str, position: int) -> None:
+        if self._leads:
+            return
+        if self._attached:
+            if epoch == self._epoch and self._expected.pop(mark, position) != position:
+                self._fall_out()
+            return
+        found = [n for n, known in enumerate(self._marks) if known[:2] == (mark, epoch)]
+        if not found or not self._listening:
+            return
+        before = self._marks[found[0]][2]
+        later = self._marks[found[0] + 1 :]
+        self._drop_loose(before)
+        self._clear_placed()
+        self._place_loose(position)
+        self._epoch, self._released = epoch, position
+        self._attached, self._awaits = True, False
+        self._complete, self._joined_at = False, position
+        self._expected = {known: position + after - before for known, of, after in later if of == epoch}
+        self._marks.clear()
+
+    def _fall_out(self) -> None:
+        """In step no more: wait for the next mark."""
+        self._resyncs += 1
+        self._forget()
+
+    def _forget(self) -> None:
+        self._clear_placed()
+        self._clear_loose()
+        self._marks.clear()
+        self._expected.clear()
+        self._epoch = ""
+        self._attached = self._awaits = False
+        self._complete = True
+
+    # Leading ---------------------------------------------------------------------------------------------------
+
+    def offer(self, epoch: str) -> None:
+        """This epoch begins if a claim that is under way is granted; its mark may be met before the answer is seen."""
+        self._offered = epoch
+
+    def resume(self) -> None:
+        """A term goes on, or begins in the epoch that this bridge is in step with."""
+        self._leads = True
+        self._expected.clear()
+
+    def begin(self, claim: Claim) -> Announcement | None:
+        """A term begins.
+
+        Args:
+            claim: what the server said. Its epoch is either the one that was offered because this bridge was in step,
+                or a new one whose mark (of the same name) the server published when it gave the lease.
+
+        Returns:
+            what to announce at once, if the new epoch's mark was met already.
+
+        Raises:
+            OutOfStepError: this bridge was in step when it asked, and is no more; the lease must be given back.
+        """
+        if not claim.begins_epoch:
+            if claim.epoch != self._epoch:
+                raise OutOfStepError(f"in step with {self._epoch or 'nobody'}, the lease is for {claim.epoch}")
+            self.resume()
+            self._release(claim.written)
+            return None
+        self._leads = True
+        mine = claim.virgin or (claim.epoch_before == self._epoch and (claim.continues or self._attached))
+        if claim.virgin:
+            self._end, self._released = len(self._placed), 0
+        elif claim.epoch_before != self._epoch:
+            # Positions of another numbering say nothing about what is written.
+            self._clear_placed()
+            self._end = self._released = claim.written
+            self._attached = False
+        elif not self._complete:
+            self._released = claim.written  # what lies between was never received here
+        self._complete = True
+        self._release(claim.written)
+        if not self._attached:
+            self._end = max(self._end, claim.written)
+        self._epoch = claim.epoch
+        self._expected.clear()
+        if mine and not self._awaits:
+            return self._take_loose(claim.epoch)
+        met = [before for _, epoch, before in self._marks if epoch == claim.epoch]
+        self._awaits = not met
+        if not met:
+            # What comes until a mark is met may have been written by another leader.
+            self._marks.clear()
+            return None
+        self._drop_loose(met[0])
+        return self._take_loose(claim.epoch)
+
+    def renumbered(self, epoch: str, written: int, *, subscription: int) -> tuple[int, Announcement | None]:
+        """The leader's new epoch has begun on the server: all that is held follows the last one written.
+
+        Args:
+            epoch: the new epoch, also the name of the mark that was published with it.
+            written: the position that the stream had reached.
+            subscription: `subscriptions` when the server was asked.
+
+        Returns:
+            how many positions the server has forgotten, and what to announce at once.
+        """
+        forgotten = max(0, self._released - written)
+        self._release(written)
+        self._released = written
+        self._end = written + len(self._placed)
+        self._epoch = epoch
+        announcement = self._take_loose(epoch)
+        if subscription != self._subscriptions:
+            self._attached = False  # broken once more since; what the new epoch's mark has met is not known
+            return forgotten, None
+        return forgotten, announcement
+
+    def _take_loose(self, mark: str) -> Announcement | None:
+        """All loose messages follow the placed ones; the position of the mark, if it was met among them."""
+        met = [before for known, _, before in self._marks if known == mark]
+        base = self._end
+        self._place_loose(base)
+        self._marks.clear()
+        self._attached = self._listening
+        return Announcement(self._epoch, mark, base + met[0]) if met and self._attached else None
+
+    def end_term(self) -> None:
+        """The lease is lost or given back; what is held is kept until somebody has written it."""
+        self._leads = False
+
+    def batch(self, count: int, max_bytes: int) -> Batch | None:
+        """The oldest placed messages, at least one; None when there are none."""
+        events: list[Received] = []
+        size = 0
+        for received in islice(self._placed, count):
+            size += len(received[1])
+            if events and size > max_bytes:
+                break
+            events.append(received)
+        if not events:
+            return None
+        return Batch(self._end - len(self._placed) + 1, self._released + 1, events)
+
+    def confirmed(self, position: int) -> None:
+        """The server has written everything up to this position."""
+        self._release(position)
+
+    # Held messages ---------------------------------------------------------------------------------------------
+
+    def _release(self, position: int) -> None:
+        """Let go of what is written."""
+        if position <= self._released:
+            return
+        self._released = position
+        placed = self._placed
+        start = self._end - len(placed) + 1
+        while placed and start <= position:
+            self._bytes -= len(placed.popleft()[1]) + _OVERHEAD_BYTES
+            start += 1
+
+    def _place_loose(self, base: int) -> None:
+        self._placed.extend(self._loose)
+        self._end = base + len(self._loose)
+        self._loose.clear()
+
+    def _drop_loose(self, count: int) -> None:
+        for _ in range(min(count, len(self._loose))):
+            self._bytes -= len(self._loose.popleft()[1]) + _OVERHEAD_BYTES
+        # A mark whose following messages are not all held any more places nothing.
+        self._marks = [(mark, epoch, before - count) for mark, epoch, before in self._marks if before >= count]
+
+    def _clear_placed(self) -> None:
+        self._bytes -= sum(len(event) + _OVERHEAD_BYTES for _, event in self._placed)
+        self._placed.clear()
+
+    def _clear_loose(self) -> None:
+        self._bytes -= sum(len(event) + _OVERHEAD_BYTES for _, event in self._loose)
+        self._loose.clear()
+        self._marks.clear()
+
+
+class OutOfStepError(Exception):
+    """A lease was taken for an epoch that this bridge is no more in step with."""

@@ -1,0 +1,65 @@
+#!lua flags=allow-oom
+-- A bridge asks for the lease; says on the way whether it is in step.
+-- One that is not in step gets it only while no other that is has given a sign of life within the lease's time.
+-- Then a new epoch begins, and its mark (of the same name) is published here, so that nothing comes between.
+-- The answer to a claim that was granted is kept, so that it can be had again after a lost reply.
+-- The epoch is '' when the bridge is not in step.
+-- KEYS: lease, fence, bridge, ready
+-- ARGV: owner, ttl_ms, epoch, new_epoch, channel
+-- returns: {'taken', value, written, epoch, epoch_before, leader_before, silent_ms},
+--          {'held', value} by another, or {'wait', member} for one that is in step
+-- cost: O(log N) for N bridges
+local owner, ttl, channel = ARGV[1], tonumber(ARGV[2]), ARGV[5]
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local state = redis.call('HMGET', KEYS[3], 'written', 'epoch', 'leader', 'at', 'epoch_before', 'leader_before', 'silent_ms')
+local written, epoch = state[1] or '0', state[2] or ''
+local in_step = ARGV[3] ~= '' and ARGV[3] == epoch
+
+if in_step then
+  redis.call('ZADD', KEYS[4], now, owner)
+else
+  redis.call('ZREM', KEYS[4], owner)
+end
+
+local holder = redis.call('GET', KEYS[1])
+if holder then
+  if redis.call('PTTL', KEYS[1]) > ttl then
+    redis.call('PEXPIRE', KEYS[1], ttl) -- the server's clock went back
+  end
+  if holder:match(':(.*)$') ~= owner then
+    return {'held', holder}
+  end
+  redis.call('PEXPIRE', KEYS[1], ttl)
+  return {'taken', holder, written, epoch, state[5] or '', state[6] or '', state[7] or '0'}
+end
+
+if not in_step then
+  -- Scores in the future are of a clock that went back since.
+  local others = redis.call('ZRANGEBYSCORE', KEYS[4], now - ttl, now + ttl, 'LIMIT', 0, 1)
+  if others[1] then
+    return {'wait', others[1]}
+  end
+end
+
+if redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('SET', KEYS[2], string.format('%.0f', now)) -- no token is given twice, also when the server forgot all
+end
+local value = string.format('%.0f', redis.call('INCR', KEYS[2])) .. ':' .. owner
+redis.call('SET', KEYS[1], value, 'PX', ttl)
+local silent = '0'
+if state[4] then
+  silent = string.format('%.0f', math.max(0, now - tonumber(state[4])))
+end
+local begins = in_step and epoch or ARGV[4]
+redis.call('HSET', KEYS[3], 'epoch', begins, 'leader', owner, 'at', string.format('%.0f', now),
+  'epoch_before', epoch, 'leader_before', state[3] or '', 'silent_ms', silent)
+if not in_step then
+  redis.call('DEL', KEYS[4])
+  if epoch ~= '' or written ~= '0' then
+    redis.call('HINCRBY', KEYS[3], 'gaps', 1)
+    redis.call('HINCRBY', KEYS[3], 'gap_ms', silent)
+  end
+  redis.call('PUBLISH', channel, 'written ' .. begins .. ' ' .. written .. ' ' .. begins)
+end
+return {'taken', value, written, begins, epoch, state[3] or '', silent}
