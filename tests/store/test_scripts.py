@@ -10,13 +10,15 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from redis_agent.lockstep import Announcement, Claim
+from redis_agent.lockstep import Batch as Mirrored
 from redis_agent.store import keys, scripts
 from redis_agent.store.aggregates import Aggregates, DerivedUpdate
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.housekeeping import Housekeeping
 from redis_agent.store.inspection import DeadLetters, Inspection
 from redis_agent.store.lease import Lease, fencing_token
-from redis_agent.store.mirror import Mirror
+from redis_agent.store.mirror import Mirror, Written
 from redis_agent.store.outbox import FENCED, NOT_PENDING, Delivery, Outbox, Raise
 from redis_agent.store.stream import Applied, Batch, EventStream, ExperimentUpdate
 
@@ -112,9 +114,14 @@ async def test_every_script_has_a_wrapper_that_passes_what_its_header_lists(
 
 
 async def run_every_wrapper(raw: Redis) -> None:
-    lease = Lease(raw, name=keys.LEASE_BRIDGE, owner="me", ttl_ms=10_000)
+    mirror, claim = await begin_to_lead(raw)
+    await mirror.write(claim.value, epoch=claim.epoch, batch=Mirrored(1, 1, [(1, b"{}")]))
+    await mirror.announce(claim.value, Announcement(claim.epoch, "m", 1))
+    await mirror.renew(claim.value, epoch=claim.epoch, mark="m", confirmed=None)
+    await mirror.broken(claim.value, new_epoch="", gap_ms=None, may_yield=True)
+    await mirror.release(claim.value)
+    lease = Lease(raw, name=keys.LEASE_SCHEDULER, owner="me", ttl_ms=10_000)
     value = await lease.acquire() or ""
-    await Mirror(raw).write(value, first_position=1, now_ms=1, events=[(1, b"{}")])
     await lease.renew(value)
     await lease.release(value)
     stream = event_stream(raw)
@@ -181,11 +188,9 @@ async def test_lease_runs_out_by_itself(raw: Redis) -> None:
     assert 0 < await raw.pttl(keys.LEASE_BRIDGE) <= 5_000
 
 
-async def test_late_holder_is_refused_by_every_script_it_would_write_with(raw: Redis) -> None:
-    late = await Lease(raw, name=keys.LEASE_BRIDGE, owner="ann", ttl_ms=5_000).acquire() or ""
+async def test_late_dispatcher_is_refused_by_every_script_it_would_write_with(raw: Redis) -> None:
     late_dispatcher = await Lease(raw, name=keys.LEASE_DISPATCHER, owner="ann", ttl_ms=5_000).acquire() or ""
-    await raw.delete(keys.LEASE_BRIDGE, keys.LEASE_DISPATCHER)  # as if both had run out
-    await Lease(raw, name=keys.LEASE_BRIDGE, owner="bob", ttl_ms=5_000).acquire()
+    await raw.delete(keys.LEASE_DISPATCHER)  # as if it had run out
     await Lease(raw, name=keys.LEASE_DISPATCHER, owner="bob", ttl_ms=5_000).acquire()
     await Outbox(raw).raise_([alert(1)])
     delivery = Delivery(reader=raw, client=raw, consumer="ann", channel=CHANNEL)
@@ -195,7 +200,6 @@ async def test_late_holder_is_refused_by_every_script_it_would_write_with(raw: R
     async with raw.pubsub() as listener:
         await listener.subscribe(CHANNEL)
         await listener.get_message(timeout=1)
-        assert (await Mirror(raw).write(late, first_position=1, now_ms=1, events=[(1, b"x")])).outcome == "fenced"
         assert await delivery.deliver(late_dispatcher, entry.id, entry.data) == FENCED
         assert await delivery.give_up(late_dispatcher, entry.id) == FENCED
         assert await listener.get_message(ignore_subscribe_messages=True, timeout=0.05) is None
@@ -204,7 +208,7 @@ async def test_late_holder_is_refused_by_every_script_it_would_write_with(raw: R
 
 
 async def test_nobody_leads_without_a_lease(raw: Redis) -> None:
-    written = await Mirror(raw).write("1:ann", first_position=1, now_ms=1, events=[(1, b"x")])
+    written = await Mirror(raw, owner="ann", ttl_ms=1).write("1:ann", epoch="", batch=Mirrored(1, 1, [(1, b"x")]))
     assert written.outcome == "fenced"
     assert not await raw.exists(keys.STREAM)
 
@@ -220,27 +224,69 @@ async def test_dead_letter_goes_through_the_front_door_once(raw: Redis) -> None:
 # Mirror --------------------------------------------------------------------------------------------------------
 
 
+async def begin_to_lead(raw: Redis) -> tuple[Mirror, Claim]:
+    mirror = Mirror(raw, owner="me", ttl_ms=50_000)
+    claim = await mirror.claim(epoch="", new_epoch="e1")
+    assert claim is not None
+    return mirror, claim
+
+
 async def test_mirrored_positions_are_written_once_in_whatever_batches_they_come(raw: Redis) -> None:
-    value = await Lease(raw, name=keys.LEASE_BRIDGE, owner="me", ttl_ms=50_000).acquire() or ""
-    mirror, rng, reached = Mirror(raw), random.Random(7), 0
+    mirror, claim = await begin_to_lead(raw)
+    rng, reached = random.Random(7), 0
     for _ in range(60):
         first = rng.randint(max(1, reached - 5), reached + 1)
-        events = [(n, b"%d" % n) for n in range(first, first + rng.randint(0, 6))]
+        batch = Mirrored(first, first, [(n, b"%d" % n) for n in range(first, first + rng.randint(1, 6))])
         for _ in range(rng.randint(1, 2)):  # sent again after a lost reply
-            written = await mirror.write(value, first_position=first, now_ms=1, events=events)
-            reached = max(reached, first + len(events) - 1)
-            assert (written.outcome, written.position) == ("written", reached)
+            written = await mirror.write(claim.value, epoch="e1", batch=batch)
+            reached = max(reached, first + len(batch.events) - 1)
+            assert written == Written("written", reached)
     entries = await raw.xrange(keys.STREAM)
     assert [(e[b"data"], e[b"at"]) for _, e in entries] == [(b"%d" % n, b"%d" % n) for n in range(1, reached + 1)]
-    assert (await mirror.position())[0] == reached
 
 
 async def test_hole_in_the_positions_is_refused_and_told(raw: Redis) -> None:
-    value = await Lease(raw, name=keys.LEASE_BRIDGE, owner="me", ttl_ms=50_000).acquire() or ""
-    await Mirror(raw).write(value, first_position=1, now_ms=1, events=[(1, b"a"), (1, b"b")])
-    written = await Mirror(raw).write(value, first_position=4, now_ms=1, events=[(1, b"d")])
-    assert (written.outcome, written.position) == ("hole", 2)
+    mirror, claim = await begin_to_lead(raw)
+    await mirror.write(claim.value, epoch="e1", batch=Mirrored(1, 1, [(1, b"a"), (1, b"b")]))
+    assert await mirror.write(claim.value, epoch="e1", batch=Mirrored(4, 4, [(1, b"d")])) == Written("hole", 2)
     assert await raw.xlen(keys.STREAM) == 2
+
+
+async def test_positions_that_were_given_up_are_skipped_and_counted(raw: Redis) -> None:
+    mirror, claim = await begin_to_lead(raw)
+    assert await mirror.write(claim.value, epoch="e1", batch=Mirrored(4, 1, [(1, b"d")])) == Written("written", 4, 3)
+    assert await raw.hget(keys.BRIDGE, "given_up") == b"3"
+
+
+async def test_late_leader_of_the_bridge_can_do_nothing_more(raw: Redis) -> None:
+    mirror, claim = await begin_to_lead(raw)
+    await raw.delete(keys.LEASE_BRIDGE)  # as if it had run out
+    assert await Mirror(raw, owner="you", ttl_ms=50_000).claim(epoch="e1", new_epoch="e2") is not None
+    batch = Mirrored(1, 1, [(1, b"x")])
+    assert (await mirror.write(claim.value, epoch="e1", batch=batch)).outcome == "fenced"
+    assert await mirror.renew(claim.value, epoch="e1", mark="m", confirmed=None) is None
+    assert not await mirror.announce(claim.value, Announcement("e1", "m", 3))
+    assert (await mirror.broken(claim.value, new_epoch="e9", gap_ms=1, may_yield=True)).outcome == "fenced"
+    await mirror.release(claim.value)
+    assert (await raw.get(keys.LEASE_BRIDGE) or b"").endswith(b":you")
+    assert await raw.hget(keys.BRIDGE, "epoch") == b"e1"
+    assert not await raw.exists(keys.STREAM)
+
+
+async def test_bridge_not_in_step_waits_for_one_that_is_as_long_as_that_gives_signs_of_life(raw: Redis) -> None:
+    mirror, _claim = await begin_to_lead(raw)
+    follower, newcomer = (Mirror(raw, owner=owner, ttl_ms=50_000) for owner in ("follower", "newcomer"))
+    assert await follower.claim(epoch="e1", new_epoch="e2") is None
+    await raw.delete(keys.LEASE_BRIDGE)
+    assert await newcomer.claim(epoch="", new_epoch="e3") is None
+    now = int((await raw.time())[0]) * 1000
+    for stale in (now - 60_000, now + 3_600_000):  # silent for too long; written before the clock went back
+        await raw.zadd(keys.BRIDGE_READY, {"follower": stale})
+        taken = await newcomer.claim(epoch="", new_epoch=f"e{stale}")
+        assert taken is not None
+        assert taken.gap
+        await newcomer.release(taken.value)
+    assert await mirror.claim(epoch="", new_epoch="e5") is not None
 
 
 # Alerts --------------------------------------------------------------------------------------------------------
