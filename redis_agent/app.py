@@ -26,6 +26,8 @@ from redis_agent.config import Settings, redacted_url
 from redis_agent.dispatcher import Dispatcher
 from redis_agent.endpoint import Endpoint
 from redis_agent.errors import RedisAccessError
+from redis_agent.folding import Folding
+from redis_agent.intake import Intake
 from redis_agent.judge import Judge, Rules
 from redis_agent.lockstep import Lockstep
 from redis_agent.scheduler import Scheduler
@@ -324,18 +326,29 @@ def _worker(parts: Parts, reader: Redis) -> Worker:
         max_raw=settings.metrics_list_length if settings.metrics_list else 0,
         max_dead=settings.dead_letters_max_length,
     )
+    intake = Intake(
+        stream=stream,
+        telemetry=parts.telemetry,
+        liveness=parts.liveness,
+        batch_size=settings.batch_size,
+        reclaim_idle_seconds=settings.reclaim_idle_seconds,
+    )
+    folding = Folding(
+        clock=parts.clock,
+        max_event_bytes=settings.max_event_bytes,
+        cooldown_seconds=settings.alert_cooldown_seconds,
+        max_error_alerts=settings.max_error_alerts,
+    )
     return Worker(
         stream=stream,
+        intake=intake,
+        folding=folding,
         judge=_judge(parts),
         telemetry=parts.telemetry,
         liveness=parts.liveness,
         clock=parts.clock,
-        batch_size=settings.batch_size,
-        max_event_bytes=settings.max_event_bytes,
-        reclaim_idle_seconds=settings.reclaim_idle_seconds,
         max_deliveries=settings.max_deliveries,
-        cooldown_seconds=settings.alert_cooldown_seconds,
-        max_error_alerts=settings.max_error_alerts,
+        max_event_bytes=settings.max_event_bytes,
     )
 
 

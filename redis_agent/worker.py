@@ -12,39 +12,23 @@ folds: one reads, one folds, one applies, one judges. What happens to a batch if
 """
 
 import asyncio
-import random
-import uuid
 from collections import Counter
-from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
 from redis_agent import log
-from redis_agent.aggregate import ExperimentChange, fold
-from redis_agent.alerts import Alert, error_alert
+from redis_agent.alerts import Alert
 from redis_agent.clock import Clock
-from redis_agent.events import MetricEvent, Reason, Unreadable, read
+from redis_agent.events import MetricEvent, Reason, read
+from redis_agent.folding import Folded, Folding
+from redis_agent.intake import Intake, Queues
 from redis_agent.judge import Judge
 from redis_agent.log import Throttle
-from redis_agent.store import keys
 from redis_agent.store.failures import Remedy
 from redis_agent.store.recovery import Recovery
-from redis_agent.store.stream import (
-    Applied,
-    Batch,
-    Conflict,
-    DeadLetter,
-    ErrorAlert,
-    EventStream,
-    ExperimentUpdate,
-    Stale,
-    StreamEntry,
-)
+from redis_agent.store.stream import Applied, Batch, Conflict, DeadLetter, EventStream, Stale, StreamEntry
 from redis_agent.telemetry import Liveness, Telemetry
 
-# A blocked read ends after so many ms, so that stopping needs no cancellation: a cancelled XREADGROUP leaves
-# entries pending that nobody has seen.
-BLOCK_MS = 500
 # Entries handed out more often than this are tried one by one: one of them may be what their holders died of.
 _TOGETHER = 2
 # Dead letters of one reason are said at most this often, with one example; all are counted.
@@ -53,154 +37,54 @@ _SAY_DEAD_SECONDS = 5.0
 _SAID_NAMES = 1_000
 
 
-@dataclass(slots=True)
-class Folded:
-    """A batch between folding and applying.
-
-    Attributes:
-        entries: the entries it stands for, in the order of `batch.ids`.
-        batch: what the gate is given.
-        alerts: the error alerts in `batch.alerts`, in order.
-        repeats: error alerts held back because the same one is in the batch already.
-        dead: how many dead letters for each reason.
-        suspect: the id of the only entry, when it is tried alone.
-    """
-
-    entries: list[StreamEntry]
-    batch: Batch
-    alerts: list[Alert] = field(default_factory=list)
-    repeats: list[Alert] = field(default_factory=list)
-    dead: Counter[str] = field(default_factory=Counter)
-    suspect: str = ""
-
-
-@dataclass(slots=True)
-class Queues:
-    """What lies between the worker's tasks: each holds one batch, so each task is one ahead of the next.
-
-    Attributes:
-        read: entries read but not folded; None when there will be no more.
-        folded: batches folded but not applied; None when there will be no more.
-    """
-
-    read: asyncio.Queue[list[StreamEntry] | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
-    folded: asyncio.Queue[Folded | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
-
-
 class Worker:
     """One consumer of the group.
 
     Args:
         stream: the stream as this consumer sees it.
+        intake: reads it.
+        folding: makes batches of what was read.
         judge: judges the touched experiments after each batch.
-        batch_size: entries read at once, at most.
-        max_event_bytes: longest event that is read.
-        reclaim_idle_seconds: entries held for longer by another consumer are taken over.
         max_deliveries: an entry handed out more often than this, also alone, is given up as poisonous.
-        cooldown_seconds: between two alerts about the same error.
-        max_error_alerts: alerts about different errors of one experiment within one cooldown.
+        max_event_bytes: longest event that is read.
     """
 
     def __init__(
         self,
         *,
         stream: EventStream,
+        intake: Intake,
+        folding: Folding,
         judge: Judge,
         telemetry: Telemetry,
         liveness: Liveness,
         clock: Clock,
-        batch_size: int,
-        max_event_bytes: int,
-        reclaim_idle_seconds: float,
         max_deliveries: int,
-        cooldown_seconds: int,
-        max_error_alerts: int,
+        max_event_bytes: int,
     ) -> None:
         self._stream = stream
+        self._intake = intake
+        self._folding = folding
         self._judge = judge
         self._telemetry = telemetry
         self._liveness = liveness
         self._clock = clock
-        self._batch_size = batch_size
-        self._max_event_bytes = max_event_bytes
-        self._reclaim_idle_seconds = reclaim_idle_seconds
         self._max_deliveries = max_deliveries
-        self._cooldown_seconds = cooldown_seconds
-        self._max_error_alerts = max_error_alerts
+        self._max_event_bytes = max_event_bytes
         self._log = log.get("worker")
         self._said_names: set[str] = set()
         self._throttle = Throttle(_SAY_DEAD_SECONDS)
-        self._reclaim_cursor = "0-0"
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read, apply and judge until told to stop; then finish what was read."""
         queues = Queues()
         applied = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._read(queues, stop))
+            tasks.create_task(self._intake.run(queues, stop))
             tasks.create_task(self._fold_all(queues))
             tasks.create_task(self._judge.run(applied))
             await self._apply_all(queues, stop)
             applied.set()
-
-    # Reading ---------------------------------------------------------------------------------------------------
-
-    async def _read(self, queues: Queues, stop: asyncio.Event) -> None:
-        recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
-        own_first = True
-        reclaim_at = 0.0
-        loop = asyncio.get_running_loop()
-        while not stop.is_set():
-            self._liveness.beat("worker.read")
-            try:
-                if own_first:
-                    await self._read_own(queues, stop)
-                    own_first = False
-                if loop.time() >= reclaim_at:
-                    more = await self._reclaim(queues)
-                    # Spread, so that many workers do not scan together.
-                    wait = self._reclaim_idle_seconds / 2 * random.uniform(0.75, 1.25)  # noqa: S311
-                    reclaim_at = loop.time() + (0 if more else wait)
-                entries = await self._stream.read_new(count=self._batch_size, block_ms=BLOCK_MS)
-                recovery.succeeded()
-            except (RedisError, OSError) as error:
-                # The reply may have been lost after the entries became ours: look at our own first.
-                own_first = True
-                await recovery.after(error, "read")
-                continue
-            if entries:
-                await queues.read.put(entries)
-        await queues.read.put(None)
-
-    async def _read_own(self, queues: Queues, stop: asyncio.Event) -> None:
-        """Read again what this consumer was given and has not acked."""
-        created_at = await self._stream.ensure_group()
-        if created_at is not None:
-            self._log.warning("group_created", at=created_at)
-        # What is being folded and applied is pending too, and needs no second look.
-        await queues.read.join()
-        await queues.folded.join()
-        after = "0-0"
-        while not stop.is_set():
-            entries = await self._stream.read_own(after=after, count=self._batch_size)
-            if not entries:
-                return
-            after = entries[-1].id
-            self._log.info("own_pending_read", entries=len(entries))
-            await queues.read.put(entries)
-
-    async def _reclaim(self, queues: Queues) -> bool:
-        """One step of the scan for entries that others hold for too long; whether to go on at once."""
-        self._reclaim_cursor, entries = await self._stream.reclaim(
-            cursor=self._reclaim_cursor,
-            idle_ms=int(self._reclaim_idle_seconds * 1000),
-            count=self._batch_size,
-        )
-        if entries:
-            self._telemetry.reclaimed.inc(len(entries))
-            self._log.info("reclaimed", entries=len(entries))
-            await queues.read.put(entries)
-        return self._reclaim_cursor != "0-0"
 
     # Applying ----------------------------------------------------------------------------------------------
 
@@ -209,7 +93,7 @@ class Worker:
         while (entries := await queues.read.get()) is not None:
             good = await self._drop_deleted(entries)
             together = [entry for entry in good if entry.deliveries <= _TOGETHER]
-            batch = self._fold(together, {})
+            batch = self._folding.fold(together, {})
             # What was just read is every entry from the first to the last; what was pending before need not be.
             batch.batch.contiguous = all(entry.deliveries == 1 and not entry.deleted for entry in entries)
             await queues.folded.put(batch)
@@ -233,7 +117,7 @@ class Worker:
             self._log.warning("suspect_not_noted", error=str(error)[:200])
             tried = 0
         poisonous = tried > 0 and entry.deliveries > self._max_deliveries
-        folded = self._fold([entry], {}, poisonous=poisonous)
+        folded = self._folding.fold([entry], {}, poisonous=poisonous)
         folded.suspect = entry.id
         return folded
 
@@ -279,7 +163,7 @@ class Worker:
                 entries = [entry for entry in entries if entry.id in outcome.pending]
             else:
                 refused[outcome.experiment_id] = outcome
-            folded = self._fold(entries, refused)
+            folded = self._folding.fold(entries, refused)
 
     async def _apart(
         self,
@@ -292,7 +176,7 @@ class Worker:
         if len(entries) > 1:
             middle = len(entries) // 2
             for half in (entries[:middle], entries[middle:]):
-                await self._apply(self._fold(half, {}), recovery, stop)
+                await self._apply(self._folding.fold(half, {}), recovery, stop)
             return
         entry = entries[0]
         letter = DeadLetter(
@@ -325,76 +209,6 @@ class Worker:
         except (RedisError, OSError) as error:
             self._log.warning("ack_failed", error=str(error)[:200])  # read and dropped again later
         return [entry for entry in entries if not entry.deleted]
-
-    def _fold(self, entries: list[StreamEntry], refused: dict[str, Conflict], *, poisonous: bool = False) -> Folded:
-        """Decode and fold; what cannot be applied becomes a dead letter of the same batch."""
-        folded = Folded(entries, Batch([entry.id for entry in entries]))
-        good: list[tuple[str, int, MetricEvent]] = []
-        errors: list[tuple[MetricEvent, int]] = []
-        for position, entry in enumerate(entries):
-            if poisonous:  # not even decoded
-                detail = f"handed out {entry.deliveries} times, and not applied when tried alone"
-                why = Unreadable(Reason.MAX_DELIVERIES, detail)
-                self._bury(folded, position, entry, why, readable=True)
-                continue
-            event = read(entry.data, max_bytes=self._max_event_bytes)
-            if isinstance(event, Unreadable):
-                self._bury(folded, position, entry, event, readable=False)
-                continue
-            if event.is_error:  # told even if the experiment's aggregate cannot take it
-                errors.append((event, entry.at_ms))
-            conflict = refused.get(event.experiment_id) if refused else None
-            if conflict is not None:
-                reason = Unreadable(Reason.WRONG_TYPE, f"{conflict.key}: {conflict.problem}")
-                self._bury(folded, position, entry, reason, readable=True)
-                continue
-            good.append((entry.id, entry.at_ms, event))
-        folded.batch.updates = [_update(change) for change in fold(good).values()]
-        self._add_error_alerts(folded, errors)
-        return folded
-
-    def _bury(self, folded: Folded, position: int, entry: StreamEntry, why: Unreadable, *, readable: bool) -> None:
-        data = entry.data or b""
-        letter = DeadLetter(
-            position=position,
-            reason=str(why),
-            data=data,
-            at_ms=entry.at_ms,
-            readable=readable,
-            deliveries=entry.deliveries,
-        )
-        folded.batch.dead.append(letter)
-        folded.dead[why.reason.value] += 1
-
-    def _add_error_alerts(self, folded: Folded, errors: list[tuple[MetricEvent, int]]) -> None:
-        seen: set[str] = set()
-        now = self._clock.now()
-        for event, at_ms in errors:
-            alert = error_alert(
-                experiment_id=event.experiment_id,
-                alert_id=str(uuid.uuid4()),
-                now=now,
-                message=event.text("message") or event.text("error"),
-                error_type=event.text("error_type"),
-                run_id=event.text("run_id"),
-            )
-            cooldown = keys.cooldown(alert.experiment_id, alert.type.value, alert.fingerprint)
-            if cooldown in seen:
-                folded.repeats.append(alert)
-                continue
-            seen.add(cooldown)
-            folded.alerts.append(alert)
-            folded.batch.alerts.append(
-                ErrorAlert(
-                    cooldown_key=cooldown,
-                    cooldown_seconds=self._cooldown_seconds,
-                    alert_id=alert.alert_id,
-                    data=alert.dumps(),
-                    at_ms=at_ms,
-                    burst_key=keys.error_burst(alert.experiment_id),
-                    burst_limit=self._max_error_alerts,
-                )
-            )
 
     def _applied(self, folded: Folded, outcome: Applied) -> None:
         """Count what became of a batch, say what must be said, pass the aggregates on."""
@@ -448,7 +262,3 @@ class Worker:
                     name=name,
                     why="the experiment's aggregate holds its full number of names",
                 )
-
-
-def _update(change: ExperimentChange) -> ExperimentUpdate:
-    return ExperimentUpdate(change.experiment_id, change.plan(), change.raw)

@@ -60,15 +60,15 @@ async def test_entry_is_given_its_deliveries_before_it_is_given_up(agents: Agent
 
 _DIES_OF_POISON = """
 import asyncio, os
-from redis_agent import app, log, worker
+from redis_agent import app, folding, log
 from redis_agent.config import Settings
 
-def read(data, *, max_bytes, real=worker.read):
+def read(data, *, max_bytes, real=folding.read):
     if b"poison" in data:
         os._exit(9)
     return real(data, max_bytes=max_bytes)
 
-worker.read = read
+folding.read = read
 log.configure(level="error", form="json")
 settings = Settings(redis_url=os.environ["REDIS_URL"], http_port=0, reclaim_idle_seconds=0.1)
 asyncio.run(app.run(settings, roles=frozenset({"worker"})))

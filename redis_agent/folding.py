@@ -1,0 +1,124 @@
+"""Folding: entries that were read become one batch for the gate; what cannot be applied is in it as a dead letter."""
+
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+
+from redis_agent.aggregate import ExperimentChange, fold
+from redis_agent.alerts import Alert, error_alert
+from redis_agent.clock import Clock
+from redis_agent.events import MetricEvent, Reason, Unreadable, read
+from redis_agent.store import keys
+from redis_agent.store.stream import Batch, Conflict, DeadLetter, ErrorAlert, ExperimentUpdate, StreamEntry
+
+
+@dataclass(slots=True)
+class Folded:
+    """A batch between folding and applying.
+
+    Attributes:
+        entries: the entries it stands for, in the order of `batch.ids`.
+        batch: what the gate is given.
+        alerts: the error alerts in `batch.alerts`, in order.
+        repeats: error alerts held back because the same one is in the batch already.
+        dead: how many dead letters for each reason.
+        suspect: the id of the only entry, when it is tried alone.
+    """
+
+    entries: list[StreamEntry]
+    batch: Batch
+    alerts: list[Alert] = field(default_factory=list)
+    repeats: list[Alert] = field(default_factory=list)
+    dead: Counter[str] = field(default_factory=Counter)
+    suspect: str = ""
+
+
+class Folding:
+    """Decodes and folds.
+
+    Args:
+        clock: the time of error alerts.
+        max_event_bytes: longest event that is read.
+        cooldown_seconds: between two alerts about the same error.
+        max_error_alerts: alerts about different errors of one experiment within one cooldown.
+    """
+
+    def __init__(self, *, clock: Clock, max_event_bytes: int, cooldown_seconds: int, max_error_alerts: int) -> None:
+        self._clock = clock
+        self._max_event_bytes = max_event_bytes
+        self._cooldown_seconds = cooldown_seconds
+        self._max_error_alerts = max_error_alerts
+
+    def fold(self, entries: list[StreamEntry], refused: dict[str, Conflict], *, poisonous: bool = False) -> Folded:
+        """Decode and fold; what cannot be applied becomes a dead letter of the same batch."""
+        folded = Folded(entries, Batch([entry.id for entry in entries]))
+        good: list[tuple[str, int, MetricEvent]] = []
+        errors: list[tuple[MetricEvent, int]] = []
+        for position, entry in enumerate(entries):
+            if poisonous:  # not even decoded
+                detail = f"handed out {entry.deliveries} times, and not applied when tried alone"
+                why = Unreadable(Reason.MAX_DELIVERIES, detail)
+                self._bury(folded, position, entry, why, readable=True)
+                continue
+            event = read(entry.data, max_bytes=self._max_event_bytes)
+            if isinstance(event, Unreadable):
+                self._bury(folded, position, entry, event, readable=False)
+                continue
+            if event.is_error:  # told even if the experiment's aggregate cannot take it
+                errors.append((event, entry.at_ms))
+            conflict = refused.get(event.experiment_id) if refused else None
+            if conflict is not None:
+                reason = Unreadable(Reason.WRONG_TYPE, f"{conflict.key}: {conflict.problem}")
+                self._bury(folded, position, entry, reason, readable=True)
+                continue
+            good.append((entry.id, entry.at_ms, event))
+        folded.batch.updates = [_update(change) for change in fold(good).values()]
+        self._add_error_alerts(folded, errors)
+        return folded
+
+    def _bury(self, folded: Folded, position: int, entry: StreamEntry, why: Unreadable, *, readable: bool) -> None:
+        data = entry.data or b""
+        letter = DeadLetter(
+            position=position,
+            reason=str(why),
+            data=data,
+            at_ms=entry.at_ms,
+            readable=readable,
+            deliveries=entry.deliveries,
+        )
+        folded.batch.dead.append(letter)
+        folded.dead[why.reason.value] += 1
+
+    def _add_error_alerts(self, folded: Folded, errors: list[tuple[MetricEvent, int]]) -> None:
+        seen: set[str] = set()
+        now = self._clock.now()
+        for event, at_ms in errors:
+            alert = error_alert(
+                experiment_id=event.experiment_id,
+                alert_id=str(uuid.uuid4()),
+                now=now,
+                message=event.text("message") or event.text("error"),
+                error_type=event.text("error_type"),
+                run_id=event.text("run_id"),
+            )
+            cooldown = keys.cooldown(alert.experiment_id, alert.type.value, alert.fingerprint)
+            if cooldown in seen:
+                folded.repeats.append(alert)
+                continue
+            seen.add(cooldown)
+            folded.alerts.append(alert)
+            folded.batch.alerts.append(
+                ErrorAlert(
+                    cooldown_key=cooldown,
+                    cooldown_seconds=self._cooldown_seconds,
+                    alert_id=alert.alert_id,
+                    data=alert.dumps(),
+                    at_ms=at_ms,
+                    burst_key=keys.error_burst(alert.experiment_id),
+                    burst_limit=self._max_error_alerts,
+                )
+            )
+
+
+def _update(change: ExperimentChange) -> ExperimentUpdate:
+    return ExperimentUpdate(change.experiment_id, change.plan(), change.raw)
