@@ -10,7 +10,7 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from redis_agent import log
 from redis_agent.clock import Clock
@@ -63,6 +63,7 @@ class Endpoint:
         self._asking = asyncio.Lock()
         self._asked = -1.0
         self._flow: Flow | None = None
+        self._problem = ""
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -110,8 +111,8 @@ class Endpoint:
             f"{name} has not gone round for {STALLED_SECONDS:.0f} s" for name in self._liveness.stalled(STALLED_SECONDS)
         ]
         if state is None:
-            problems.append("Redis does not answer")
-        elif not state.group_exists and "worker" in self._roles:
+            problems.append(self._problem)
+        elif not state.exists and "worker" in self._roles:
             problems.append("the consumer group does not exist")
         problems += self._hindrances()
         answer = {"ready": not problems, "roles": sorted(self._roles), "problems": problems}
@@ -125,9 +126,11 @@ class Endpoint:
             if now - self._asked > _FRESH_SECONDS:
                 try:
                     async with asyncio.timeout(_REDIS_SECONDS):
-                        self._flow = await flow(self._client, self._clock.now_ms())
+                        self._flow = await flow(self._client)
+                except ResponseError as error:
+                    self._flow, self._problem = None, f"Redis answers: {error}"[:200]
                 except (RedisError, OSError):
-                    self._flow = None
+                    self._flow, self._problem = None, "Redis does not answer"
                 self._asked = asyncio.get_running_loop().time()
             return self._flow
 
@@ -141,5 +144,6 @@ class Endpoint:
         nan = float("nan")
         t.stream_length.set(nan if state is None else state.length)
         t.pending_entries.set(nan if state is None else state.pending)
-        t.oldest_pending.set(nan if state is None else state.oldest_pending_ms / 1000)
-        t.oldest_unread.set(nan if state is None else state.oldest_unread_ms / 1000)
+        now_ms = self._clock.now_ms()
+        t.oldest_pending.set(nan if state is None else state.oldest_pending_ms(now_ms) / 1000)
+        t.oldest_unread.set(nan if state is None else state.oldest_unread_ms(now_ms) / 1000)

@@ -12,7 +12,8 @@ from redis_agent.cli.output import Cell, Table, age, print_json, say, shortened,
 
 if TYPE_CHECKING:
     from redis_agent.cli.session import Session
-    from redis_agent.store.inspection import BuriedEvent, DeadLetters, Inspection
+    from redis_agent.store.dead_letters import BuriedEvent, DeadLetters
+    from redis_agent.store.inspection import Inspection
 
 _PEOPLE_SEE = 50
 _DATA_SHOWN = 100
@@ -45,7 +46,7 @@ def list_(*, limit: int | None, as_json: bool, redis_url: str | None) -> None:
     from redis_agent.cli.session import with_redis
 
     async def work(session: "Session") -> dict[str, Any]:
-        from redis_agent.store.inspection import DeadLetters
+        from redis_agent.store.dead_letters import DeadLetters
 
         letters = DeadLetters(session.client)
         wanted = limit or (None if as_json else _PEOPLE_SEE)
@@ -91,7 +92,7 @@ def show_(*, entry_id: str, as_json: bool, redis_url: str | None) -> None:
     from redis_agent.cli.session import with_redis
 
     async def work(session: "Session") -> dict[str, Any]:
-        from redis_agent.store.inspection import DeadLetters
+        from redis_agent.store.dead_letters import DeadLetters
 
         letter = await DeadLetters(session.client).get(_checked(entry_id))
         if letter is None:
@@ -138,7 +139,8 @@ def replay(*, ids: tuple[str, ...], all_: bool, wait_seconds: float, as_json: bo
     from redis_agent.cli.session import with_redis
 
     async def work(session: "Session") -> list[dict[str, Any]]:
-        from redis_agent.store.inspection import DeadLetters, Inspection
+        from redis_agent.store.dead_letters import DeadLetters
+        from redis_agent.store.inspection import Inspection
 
         letters = DeadLetters(session.client)
         chosen = [_checked(i) for i in ids] or [letter.id async for letter in letters.all()]
@@ -234,7 +236,7 @@ def drop(*, ids: tuple[str, ...], all_: bool, yes: bool, as_json: bool, redis_ur
     from redis_agent.cli.session import with_redis
 
     async def work(session: "Session") -> int:
-        from redis_agent.store.inspection import DeadLetters
+        from redis_agent.store.dead_letters import DeadLetters
 
         letters = DeadLetters(session.client)
         return await (letters.drop_all() if all_ else letters.drop(chosen))

@@ -33,7 +33,8 @@ def status(*, as_json: bool, redis_url: str | None) -> None:
 async def read_status(session: "Session") -> dict[str, Any]:
     """The document that `--json` prints."""
     from redis_agent.config import redacted_url
-    from redis_agent.store.inspection import DeadLetters, Inspection
+    from redis_agent.store.dead_letters import DeadLetters
+    from redis_agent.store.inspection import Inspection
 
     inspection = Inspection(session.client)
     info = await inspection.server()
@@ -43,7 +44,6 @@ async def read_status(session: "Session") -> dict[str, Any]:
     replicas = await inspection.replicas(now_ms)
     bridge = await inspection.bridge()
     alerts = await inspection.alert_counts()
-    oldest = group.oldest_pending
     return {
         "redis": {
             "url": redacted_url(session.settings.redis_url),
@@ -53,7 +53,7 @@ async def read_status(session: "Session") -> dict[str, Any]:
             "length": group.length,
             "lag": group.lag,
             "pending": group.pending,
-            "oldest_pending_seconds": _age_seconds(oldest, now_ms),
+            "oldest_pending_seconds": group.oldest_pending_ms(now_ms) / 1000 if group.pending else None,
             "dead_letters": await DeadLetters(session.client).total(),
         },
         "bridge": {
@@ -88,12 +88,6 @@ def _server_facts(info: dict[str, Any]) -> dict[str, Any]:
         "connected_clients": info.get("connected_clients"),
         "aof_enabled": bool(info.get("aof_enabled")),
     }
-
-
-def _age_seconds(entry_id: str | None, now_ms: int) -> float | None:
-    if entry_id is None:
-        return None
-    return max(0, now_ms - int(entry_id.partition("-")[0])) / 1000
 
 
 def _show(document: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How the stream flows: what is unread, what is pending, and for how long."""
+"""How a stream flows through its group: what is unread, what is pending, since when. Everybody reads it here."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,86 +7,110 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from redis_agent.store import keys
+from redis_agent.store.stream import text
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """The stream and its group at one moment.
+    """A stream and its group at one moment.
 
     Attributes:
-        group_exists: whether the consumer group is there.
+        exists: whether the group is there.
         length: entries in the stream.
-        lag: entries the group has not read; None when the server cannot tell.
+        last_delivered: id of the last entry given to the group; where there is no group, where it would be created.
+        lag: entries the group has not read; None when that cannot be told, which is not 0.
         pending: entries read but not acked.
-        oldest_pending_ms: age of the oldest pending entry; 0 when none is pending.
-        oldest_unread_ms: age of the oldest unread entry; 0 when all are read.
+        oldest_pending: id of the oldest of these, or None.
+        oldest_unread: id of the oldest entry that the group has not read, or None.
     """
 
-    group_exists: bool
-    length: int
-    lag: int | None
-    pending: int
-    oldest_pending_ms: int
-    oldest_unread_ms: int
+    exists: bool = False
+    length: int = 0
+    last_delivered: str = "0-0"
+    lag: int | None = 0
+    pending: int = 0
+    oldest_pending: str | None = None
+    oldest_unread: str | None = None
+
+    def oldest_pending_ms(self, now_ms: int) -> int:
+        """Age of the oldest pending entry; 0 when none is pending."""
+        return _age(self.oldest_pending, now_ms)
+
+    def oldest_unread_ms(self, now_ms: int) -> int:
+        """Age of the oldest unread entry; 0 when all are read."""
+        return _age(self.oldest_unread, now_ms)
 
 
-async def flow(client: Redis, now_ms: int) -> Flow:
-    """Look at the stream, in two round trips.
+async def flow(
+    client: Redis, *, stream: str = keys.STREAM, group: str = keys.GROUP, floor_key: str = keys.FLOOR
+) -> Flow:
+    """Look at a stream and its group, in two round trips; a stream that is missing has no entries.
 
     Raises:
+        ResponseError: the key of the stream has another type, or may not be read.
         RedisError, OSError: Redis could not be asked.
     """
     async with client.pipeline(transaction=False) as pipe:
-        pipe.xlen(keys.STREAM)
-        pipe.xinfo_groups(keys.STREAM)
-        pipe.xpending(keys.STREAM, keys.GROUP)
-        length, groups, pending = await pipe.execute(raise_on_error=False)
-    for reply in (length, groups, pending):
-        if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
-            raise reply
-    group = next((g for g in _rows(groups) if g["name"] == keys.GROUP.encode()), None)
-    if group is None:
-        return Flow(
-            group_exists=False,
-            length=length if isinstance(length, int) else 0,
-            lag=None,
-            pending=0,
-            oldest_pending_ms=0,
-            oldest_unread_ms=0,
-        )
-    delivered = group["last-delivered-id"].decode()
-    unread = await client.execute_command("XRANGE", keys.STREAM, f"({delivered}", "+", "COUNT", 1)
+        pipe.xlen(stream)
+        pipe.xinfo_groups(stream)
+        pipe.xpending(stream, group)
+        pipe.get(floor_key)
+        replies = await pipe.execute(raise_on_error=False)
+    *facts, floor = replies
+    length, groups, pending = (_known(reply) for reply in facts)
+    found = next((g for g in groups or [] if text(g["name"]) == group), None)
+    if found is not None:
+        delivered = text(found["last-delivered-id"])
+    else:
+        delivered = text(floor) if isinstance(floor, bytes) else "0-0"
+    unread = await client.execute_command("XRANGE", stream, f"({delivered}", "+", "COUNT", 1)
     waiting = _first_id(unread)
-    lag = group.get("lag")
-    if lag is None and waiting is None:
-        lag = 0  # whatever was deleted or reloaded, there is nothing after what was delivered
-    oldest_pending = _first_pending(pending)
     return Flow(
-        group_exists=True,
-        length=length,
-        lag=lag,
-        pending=int(group["pending"]),
-        oldest_pending_ms=_age(oldest_pending, now_ms),
-        oldest_unread_ms=_age(waiting, now_ms),
+        exists=found is not None,
+        length=length or 0,
+        last_delivered=delivered,
+        lag=_lag(found, waiting, delivered, length or 0),
+        pending=int(found["pending"]) if found is not None else 0,
+        oldest_pending=_first_pending(pending) if found is not None else None,
+        oldest_unread=waiting,
     )
 
 
-def _rows(reply: Any) -> list[dict[str, Any]]:
-    return reply if isinstance(reply, list) else []
+def _lag(group: dict[str, Any] | None, waiting: str | None, delivered: str, length: int) -> int | None:
+    """Entries that are unread, as far as that is known."""
+    if waiting is None:
+        return 0  # whatever was deleted or reloaded, there is nothing after what was delivered
+    if group is not None:
+        lag = group.get("lag")
+        return None if lag is None else int(lag)
+    # A group yet to be created reads everything, or everything after its floor, which the server does not count.
+    return length if delivered == "0-0" else None
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether a command failed only because there is no such stream or group."""
+    said = str(error)
+    return isinstance(error, ResponseError) and (said.startswith("NOGROUP") or "no such key" in said.lower())
+
+
+def _known(reply: Any) -> Any:
+    """A reply; None where there is no such stream or group."""
+    if not isinstance(reply, Exception):
+        return reply
+    if is_missing(reply):
+        return None
+    raise reply
 
 
 def _first_id(entries: Any) -> str | None:
     """The first id of an XRANGE reply, in redis-py's shape or as it came."""
-    if not entries:
-        return None
-    first: bytes = entries[0][0]
-    return first.decode()
+    return text(entries[0][0]) if entries else None
 
 
 def _first_pending(reply: Any) -> str | None:
     """The smallest id of an XPENDING summary."""
     smallest = reply.get("min") if isinstance(reply, dict) else None
-    return smallest.decode() if smallest else None
+    return text(smallest) if smallest else None
 
 
 def _age(entry_id: str | None, now_ms: int) -> int:

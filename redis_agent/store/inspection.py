@@ -1,6 +1,6 @@
 """Looks at what is in Redis, for people and for the programs that operate the agent.
 
-Only dead letters are ever changed from here; all else is read. Nothing of it belongs to the way of an event.
+Nothing is changed from here, and nothing of it belongs to the way of an event.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -12,7 +12,8 @@ from redis.exceptions import ResponseError
 
 from redis_agent.clock import stream_id
 from redis_agent.store import keys, scripts
-from redis_agent.store.stream import StreamEntry, received_ms, text, text_map, whole
+from redis_agent.store.flow import Flow, flow, is_missing
+from redis_agent.store.stream import StreamEntry, received_ms, text, text_map
 
 _PAGE = 1_000
 # A replica says every second that it lives.
@@ -50,29 +51,6 @@ class PendingEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupState:
-    """A stream and one consumer group of it.
-
-    Attributes:
-        length: entries in the stream.
-        entries_added: entries that were ever added.
-        last_delivered: id of the last entry given to the group; "0-0" without a group.
-        lag: entries the group has not been given; None when the server cannot say.
-        pending: entries given and not acked.
-        oldest_pending: id of the oldest of these, or None.
-        exists: whether the group exists.
-    """
-
-    length: int = 0
-    entries_added: int = 0
-    last_delivered: str = "0-0"
-    lag: int | None = None
-    pending: int = 0
-    oldest_pending: str | None = None
-    exists: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Replica:
     """A process that runs the agent, with the roles it runs."""
 
@@ -105,18 +83,6 @@ class AlertCounts:
     total: int
     waiting: int
     undelivered: int
-
-
-@dataclass(frozen=True, slots=True)
-class BuriedEvent:
-    """A dead letter as it stands in its stream."""
-
-    id: str
-    reason: str
-    source_id: str
-    deliveries: int
-    at_ms: int
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,41 +127,30 @@ class Inspection:
         seconds, micros = await self._client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    async def group(self, stream: str = keys.STREAM, group: str = keys.GROUP) -> GroupState:
-        """A stream and its group; zeros where there is none yet."""
+    async def group(self) -> Flow:
+        """The stream of events and its group."""
+        return await flow(self._client)
+
+    async def outbox(self) -> Flow:
+        """The outbox and the dispatchers' group."""
+        return await flow(self._client, stream=keys.OUTBOX, group=keys.DISPATCHER_GROUP, floor_key=keys.OUTBOX_FLOOR)
+
+    async def entries_added(self) -> int:
+        """Entries that were ever added to the stream of events; 0 without a stream."""
         try:
-            info = await self._client.xinfo_stream(stream)
-            groups = await self._client.xinfo_groups(stream)
+            info = await self._client.xinfo_stream(keys.STREAM)
         except ResponseError as error:
-            if _is_missing(error):
-                return GroupState()
+            if is_missing(error):
+                return 0
             raise
-        length, added = int(info["length"]), int(info.get("entries-added", info["length"]))
-        for found in groups:
-            if text(found["name"]) != group:
-                continue
-            lag, pending = found.get("lag"), int(found["pending"])
-            oldest = None
-            if pending:
-                summary = await self._client.xpending(stream, group)
-                oldest = text(summary["min"]) if summary["min"] else None
-            return GroupState(
-                length=length,
-                entries_added=added,
-                last_delivered=text(found["last-delivered-id"]),
-                lag=None if lag is None else int(lag),
-                pending=pending,
-                oldest_pending=oldest,
-                exists=True,
-            )
-        return GroupState(length=length, entries_added=added, lag=length)
+        return int(info.get("entries-added", info["length"]))
 
     async def consumers(self) -> list[Consumer]:
         """The consumers of the group of events; none where there is no group."""
         try:
             found = await self._client.xinfo_consumers(keys.STREAM, keys.GROUP)
         except ResponseError as error:
-            if _is_missing(error):
+            if is_missing(error):
                 return []
             raise
         return [Consumer(text(c["name"]), int(c["pending"]), int(c["idle"])) for c in found]
@@ -214,7 +169,7 @@ class Inspection:
                     count=min(_PAGE, limit - len(entries)),
                 )
             except ResponseError as error:
-                if _is_missing(error):
+                if is_missing(error):
                     return []
                 raise
             if not rows:
@@ -285,7 +240,7 @@ class Inspection:
 
     async def alerts(self) -> AsyncIterator[OutboxAlert]:
         """The alerts of the history, newest first, each with whether somebody received it."""
-        group = await self.group(keys.OUTBOX, keys.DISPATCHER_GROUP)
+        group = await self.outbox()
         given_up = {text(m) for m in await self._client.smembers(keys.UNDELIVERED)}
         delivered_to = stream_id(group.last_delivered)
         last = LAST_ID
@@ -307,7 +262,7 @@ class Inspection:
 
     async def alert_counts(self) -> AlertCounts:
         """How many alerts there are and what became of them."""
-        group = await self.group(keys.OUTBOX, keys.DISPATCHER_GROUP)
+        group = await self.outbox()
         unread = group.lag
         if unread is None:
             unread = await self._count_after(keys.OUTBOX, group.last_delivered)
@@ -362,85 +317,6 @@ class Inspection:
         return None
 
 
-class DeadLetters:
-    """What could not be applied, and what people do about it."""
-
-    def __init__(self, client: Redis) -> None:
-        self._client: Any = client
-
-    async def total(self) -> int:
-        """How many there are."""
-        return int(await self._client.xlen(keys.DEAD_LETTERS))
-
-    async def all(self, *, after: str | None = None) -> AsyncIterator[BuriedEvent]:
-        """All of them, oldest first; or those after an id."""
-        first = FIRST_ID if after is None else "(" + after
-        while rows := await self._client.xrange(keys.DEAD_LETTERS, min=first, count=_PAGE // 10):
-            for row in rows:
-                yield _buried(row)
-            first = "(" + text(rows[-1][0])
-
-    async def newest(self) -> AsyncIterator[BuriedEvent]:
-        """All of them, newest first."""
-        last = LAST_ID
-        while rows := await self._client.xrevrange(keys.DEAD_LETTERS, max=last, count=_PAGE // 10):
-            for row in rows:
-                yield _buried(row)
-            last = "(" + text(rows[-1][0])
-
-    async def get(self, entry_id: str) -> BuriedEvent | None:
-        """One of them; None when there is no such id.
-
-        Raises:
-            ResponseError: this is no id of a stream.
-        """
-        rows = await self._client.xrange(keys.DEAD_LETTERS, min=entry_id, max=entry_id)
-        return _buried(rows[0]) if rows else None
-
-    async def replay(self, entry_id: str, *, now_ms: int) -> str | None:
-        """Put one back into the stream; its new id there, or None when there is no such letter."""
-        reply = await scripts.run(
-            self._client,
-            "dead_letter_replay",
-            [keys.DEAD_LETTERS, keys.STREAM],
-            [entry_id, now_ms],
-        )
-        return text(reply) or None
-
-    async def buried_again(self, source_id: str) -> BuriedEvent | None:
-        """The dead letter that a stream entry became, if it did."""
-        before = f"{max(0, stream_id(source_id)[0] - 1)}-0"
-        async for letter in self.all(after=before):
-            if letter.source_id == source_id:
-                return letter
-        return None
-
-    async def drop(self, ids: Sequence[str]) -> int:
-        """Delete some; how many there were."""
-        return int(await self._client.xdel(keys.DEAD_LETTERS, *ids))
-
-    async def drop_all(self) -> int:
-        """Delete all that there are now; how many there were."""
-        rows = await self._client.xrevrange(keys.DEAD_LETTERS, count=1)
-        if not rows:
-            return 0
-        ms, seq = stream_id(text(rows[0][0]))
-        after = f"{ms}-{seq + 1}"
-        return int(await self._client.xtrim(keys.DEAD_LETTERS, minid=after, approximate=False))
-
-
-def _buried(row: Any) -> BuriedEvent:
-    entry_id, fields = row
-    return BuriedEvent(
-        id=text(entry_id),
-        reason=text(fields.get(b"reason", b"")),
-        source_id=text(fields.get(b"source_id", b"")),
-        deliveries=whole(fields.get(b"deliveries")),
-        at_ms=whole(fields.get(b"at")),
-        data=fields.get(b"data", b""),
-    )
-
-
 def _experiment_snapshot(aggregate: Any, fold_state: Any) -> ExperimentSnapshot:
     problem = text(aggregate) if isinstance(aggregate, bytes) else ""
     return ExperimentSnapshot(
@@ -448,8 +324,3 @@ def _experiment_snapshot(aggregate: Any, fold_state: Any) -> ExperimentSnapshot:
         fold_state={} if isinstance(fold_state, bytes) else text_map(fold_state),
         problem=problem,
     )
-
-
-def _is_missing(error: ResponseError) -> bool:
-    what = str(error)
-    return what.startswith("NOGROUP") or "no such key" in what.lower()

@@ -14,9 +14,10 @@ from redis_agent.lockstep import Announcement, Claim
 from redis_agent.lockstep import Batch as Mirrored
 from redis_agent.store import keys, scripts
 from redis_agent.store.aggregates import Aggregates, DerivedUpdate
+from redis_agent.store.dead_letters import DeadLetters
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.housekeeping import Housekeeping
-from redis_agent.store.inspection import DeadLetters, Inspection
+from redis_agent.store.inspection import Inspection
 from redis_agent.store.lease import Lease, fencing_token
 from redis_agent.store.mirror import Mirror, Written
 from redis_agent.store.outbox import FENCED, NOT_PENDING, Delivery, Outbox, Raise
