@@ -53,6 +53,7 @@ class Reason(StrEnum):
     WRONG_TYPE = "wrong_type"
     MAX_DELIVERIES = "max_deliveries"
     NOT_APPLIED = "not_applied"
+    OPERATOR = "operator"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from redis_agent.cli.options import Command, Group, json_option, limit_option, redis_url_option
+from redis_agent.cli.fates import STYLES, follow, in_words, wait_option
+from redis_agent.cli.options import Command, Group, checked_id, json_option, limit_option, redis_url_option, yes_option
 from redis_agent.cli.output import Cell, Table, age, print_json, say, shortened, show
 
 if TYPE_CHECKING:
     from redis_agent.cli.session import Session
-    from redis_agent.store.dead_letters import BuriedEvent, DeadLetters
-    from redis_agent.store.inspection import Inspection
+    from redis_agent.store.dead_letters import BuriedEvent
 
 _PEOPLE_SEE = 50
 _DATA_SHOWN = 100
-_POLL_SECONDS = 0.1
-_STYLES = {"applied": "green", "dead_letter": "red", "missing": "red", "waiting": "yellow"}
 
 
 @click.group(name="dead-letters", cls=Group)
@@ -114,15 +112,7 @@ def show_(*, entry_id: str, as_json: bool, redis_url: str | None) -> None:
 @dead_letters.command(cls=Command)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="All that there are now.")
-@click.option(
-    "--wait",
-    "wait_seconds",
-    type=click.FloatRange(min=0),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Wait so long for what becomes of them; 0 does not wait.",
-)
+@wait_option
 @json_option
 @redis_url_option
 def replay(*, ids: tuple[str, ...], all_: bool, wait_seconds: float, as_json: bool, redis_url: str | None) -> None:
@@ -139,85 +129,64 @@ def replay(*, ids: tuple[str, ...], all_: bool, wait_seconds: float, as_json: bo
     from redis_agent.cli.session import with_redis
 
     async def work(session: "Session") -> list[dict[str, Any]]:
-        from redis_agent.store.dead_letters import DeadLetters
-        from redis_agent.store.inspection import Inspection
-
-        letters = DeadLetters(session.client)
-        chosen = [_checked(i) for i in ids] or [letter.id async for letter in letters.all()]
-        outcomes = []
-        for entry_id in chosen:
-            now_ms = time.time_ns() // 1_000_000
-            new_id = await letters.replay(entry_id, now_ms=now_ms)
-            outcomes.append({"id": entry_id, "new_id": new_id, "outcome": "waiting" if new_id else "missing"})
-        await _wait_for(outcomes, letters, Inspection(session.client), wait_seconds)
-        return outcomes
+        return await _replay(session, [_checked(i) for i in ids], wait_seconds)
 
     outcomes = with_redis(redis_url, work)
     if as_json:
         print_json({"replayed": sum(1 for o in outcomes if o["new_id"]), "entries": outcomes})
     else:
         _show_outcomes(outcomes, wait_seconds)
-    if any(outcome["outcome"] in ("missing", "dead_letter") for outcome in outcomes):
+    if any(outcome["outcome"] in ("missing", "dead_letter", "failed") for outcome in outcomes):
         raise SystemExit(1)
 
 
-async def _wait_for(
-    outcomes: list[dict[str, Any]],
-    letters: "DeadLetters",
-    inspection: "Inspection",
-    wait_seconds: float,
-) -> None:
-    """Fill in what became of each, as long as the time lasts."""
-    import asyncio
+async def _replay(session: "Session", ids: list[str], wait_seconds: float) -> list[dict[str, Any]]:
+    """Replay these, or all; what became of each."""
+    from redis.exceptions import ResponseError
 
-    from redis_agent.clock import stream_id
+    from redis_agent.store.dead_letters import DeadLetters
+    from redis_agent.store.fates import Fates
+    from redis_agent.store.inspection import Inspection
 
-    deadline = time.monotonic() + wait_seconds
-    waiting = [outcome for outcome in outcomes if outcome["new_id"]]
-    while waiting and wait_seconds:
-        group = await inspection.group()
-        still = []
-        for outcome in waiting:
-            new_id = outcome["new_id"]
-            # Given to the group, and then acked: in the same step it was applied or buried again.
-            given = stream_id(new_id) <= stream_id(group.last_delivered)
-            if not group.exists or not given or await inspection.is_pending(new_id):
-                still.append(outcome)
-                continue
-            again = await letters.buried_again(new_id)
-            outcome["outcome"] = "applied" if again is None else "dead_letter"
-            if again is not None:
-                outcome |= {"reason": again.reason, "dead_letter_id": again.id}
-        waiting = still
-        if time.monotonic() >= deadline:
-            return
-        if waiting:
-            await asyncio.sleep(_POLL_SECONDS)
+    letters, inspection = DeadLetters(session.client), Inspection(session.client)
+    fates = await Fates.watch(session.client)
+    outcomes: list[dict[str, Any]] = []
+    for entry_id in dict.fromkeys(ids) or await letters.ids():
+        outcome: dict[str, Any] = {"id": entry_id, "new_id": None, "outcome": "missing"}
+        outcomes.append(outcome)
+        try:
+            outcome["new_id"] = await letters.replay(entry_id, now_ms=await inspection.now_ms())
+        except ResponseError as error:  # nothing was done, the letter is where it was
+            outcome |= {"outcome": "failed", "reason": str(error)[:200]}
+        if outcome["new_id"]:
+            outcome["outcome"] = "waiting"
+    await follow(fates, {o["new_id"]: o for o in outcomes if o["new_id"]}, wait_seconds)
+    return outcomes
 
 
 def _show_outcomes(outcomes: list[dict[str, Any]], wait_seconds: float) -> None:
     if not outcomes:
         say("no dead letters")
         return
-    words = {
-        "applied": "applied",
-        "missing": "there is no such dead letter",
-        "waiting": "in the stream again; not waited for"
-        if not wait_seconds
-        else f"in the stream again, but not read within {wait_seconds:g} s: is a worker running?",
-    }
     table = Table(["dead letter", "new entry", "outcome"])
     for outcome in outcomes:
         kind = outcome["outcome"]
-        said = words.get(kind) or f"dead letter again: {outcome['reason']}"
-        table.add(outcome["id"], outcome["new_id"] or "-", Cell(said, _STYLES[kind]))
+        if kind == "missing":
+            said = "there is no such dead letter"
+        elif kind == "failed":
+            said = f"failed, and is still a dead letter: {outcome['reason']}"
+        elif kind == "dead_letter":
+            said = f"dead letter again: {outcome['reason']}"
+        else:
+            said = in_words(outcome, wait_seconds)
+        table.add(outcome["id"], outcome["new_id"] or "-", Cell(said, STYLES.get(kind, "red")))
     show(table)
 
 
 @dead_letters.command(cls=Command)
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="All that there are now.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@yes_option
 @json_option
 @redis_url_option
 def drop(*, ids: tuple[str, ...], all_: bool, yes: bool, as_json: bool, redis_url: str | None) -> None:
@@ -257,10 +226,7 @@ def _ids_or_all(ids: tuple[str, ...], all_: bool) -> None:
 
 
 def _checked(entry_id: str) -> str:
-    ms, separator, seq = entry_id.partition("-")
-    if not ms.isdecimal() or not (seq.isdecimal() if separator else True):
-        raise click.BadParameter(f"{entry_id!r} is no id of a dead letter (such as 1769940000000-0)")
-    return f"{ms}-{seq or 0}"
+    return checked_id(entry_id, "a dead letter")
 
 
 def _document(letter: "BuriedEvent") -> dict[str, Any]:

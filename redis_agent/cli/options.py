@@ -54,3 +54,25 @@ def json_option(command: _Decorated) -> _Decorated:
 def limit_option(what: str) -> Callable[[_Decorated], _Decorated]:
     """`--limit N`: the parameter is `limit`, None when it was not given."""
     return click.option("--limit", type=click.IntRange(min=1), metavar="N", help=what)
+
+
+def yes_option(command: _Decorated) -> _Decorated:
+    """`--yes`: a command that asks on a terminal does not."""
+    return click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
+
+
+def checked_id(entry_id: str, what: str) -> str:
+    """The id of a stream entry as an argument, in full.
+
+    Args:
+        entry_id: as given; the part after the dash may be missing.
+        what: whose id it is, with its article.
+
+    Raises:
+        click.BadParameter: it is no such id.
+    """
+    ms, separator, seq = entry_id.partition("-")
+    parts = (ms, seq) if separator else (ms, "0")
+    if not all(part.isascii() and part.isdecimal() and len(part) <= 20 and int(part) < 2**64 for part in parts):
+        raise click.BadParameter(f"{entry_id!r} is no id of {what} (such as 1769940000000-0)")
+    return "-".join(str(int(part)) for part in parts)

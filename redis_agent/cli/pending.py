@@ -1,78 +1,245 @@
-"""`redis-agent pending`: what was read and not acked."""
+"""`redis-agent pending`: what was read and not acked, and what to do about it."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from redis_agent.cli.options import Command, json_option, limit_option, redis_url_option
-from redis_agent.cli.output import Table, age, print_json, say, show
+from redis_agent.cli.fates import STYLES, follow, in_words, wait_option
+from redis_agent.cli.options import (
+    Command,
+    checked_id,
+    json_option,
+    limit_option,
+    redis_url_option,
+    yes_option,
+)
+from redis_agent.cli.output import Cell, Table, age, print_json, say, shortened, show
 
 if TYPE_CHECKING:
     from redis_agent.cli.session import Session
+    from redis_agent.store.flow import Flow
+    from redis_agent.store.pending import PendingEntries, PendingEntry
 
 _PEOPLE_SEE = 20
 _PROGRAMS_SEE = 1_000
+_EXCERPT = 100
+_FAILED = ("missing", "deleted", "failed")
 
 
 @click.command(cls=Command)
-@limit_option(f"Show so many entries, the oldest first (people: {_PEOPLE_SEE}, --json: 1000).")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option(
+    "--idle",
+    "idle_seconds",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Only entries that nobody has touched for so long "
+    "(0; with --claim and no ID, REDIS_AGENT_RECLAIM_IDLE_SECONDS).",
+)
+@click.option("--consumer", metavar="NAME", help="Only entries that this consumer holds.")
+@limit_option(f"So many entries at most, the oldest first (people: {_PEOPLE_SEE}, --json: 1000, --claim: all).")
+@click.option("--claim", is_flag=True, help="Take the entries from their holders: the next worker gets them at once.")
+@click.option("--dead-letter", is_flag=True, help="Give the named entries up: they go to the dead letters.")
+@wait_option
+@yes_option
 @json_option
 @redis_url_option
-def pending(*, limit: int | None, as_json: bool, redis_url: str | None) -> None:
+def pending(
+    *,
+    ids: tuple[str, ...],
+    idle_seconds: float | None,
+    consumer: str | None,
+    limit: int | None,
+    claim: bool,
+    dead_letter: bool,
+    wait_seconds: float,
+    yes: bool,
+    as_json: bool,
+    redis_url: str | None,
+) -> None:
     """Show the consumers, and the entries that they have read and not acked.
 
+    --claim hands the named entries, or all that are stuck, to whichever worker looks next, and says
+    what became of each. --dead-letter gives the named ones up; `dead-letters replay` brings them back.
+    Neither can make an entry count twice. Exits with 1 when one of the named entries is not pending,
+    or became a dead letter when it was claimed.
+
     Examples:
-        redis-agent pending
+        redis-agent pending --idle 30
         redis-agent pending --json | jq '.entries[] | select(.deliveries > 1)'
+        redis-agent pending --claim --consumer worker-3
+        redis-agent pending --dead-letter 1769940000000-0
     """
+    if claim and dead_letter:
+        raise click.UsageError("--claim and --dead-letter exclude each other")
+    if dead_letter and not ids:
+        raise click.UsageError("--dead-letter needs the ids of the entries to give up")
+    named = list(dict.fromkeys(checked_id(i, "an entry") for i in ids))
+    if dead_letter and not yes and sys.stdin.isatty():
+        what = "this entry" if len(named) == 1 else f"these {len(named)} entries"
+        click.confirm(f"Give up {what} and move to the dead letters?", abort=True, err=True)
+
     from redis_agent.cli.session import with_redis
 
     async def work(session: "Session") -> dict[str, Any]:
-        return await read_pending(session, limit or (_PROGRAMS_SEE if as_json else _PEOPLE_SEE))
+        idle = idle_seconds
+        if idle is None:
+            idle = session.settings.reclaim_idle_seconds if claim and not named else 0.0
+        chosen = Chosen(named, int(idle * 1000), consumer, limit)
+        if claim:
+            return await _claim(session, chosen, wait_seconds)
+        if dead_letter:
+            return await _bury(session, chosen)
+        chosen.limit = limit or (_PROGRAMS_SEE if as_json else _PEOPLE_SEE)
+        return await read_pending(session, chosen)
 
     document = with_redis(redis_url, work)
     if as_json:
         print_json(document)
+    elif claim or dead_letter:
+        _show_outcomes(document, wait_seconds)
     else:
         _show(document)
+    outcomes = [entry.get("outcome") for entry in document["entries"]]
+    failed = any(outcome in _FAILED for outcome in outcomes) or (claim and "dead_letter" in outcomes)
+    if failed or document.get("missing"):
+        raise SystemExit(1)
 
 
-async def read_pending(session: "Session", limit: int) -> dict[str, Any]:
-    """The document that `--json` prints."""
-    from redis_agent.events import MetricEvent, read
+class Chosen:
+    """Which entries a command is about: the named ones, or else all that match.
+
+    Args:
+        ids: named entries, or none.
+        idle_ms: only such as were not touched for so long.
+        consumer: only such as this one holds; None for everybody's.
+        limit: so many at most; None for all.
+    """
+
+    def __init__(self, ids: list[str], idle_ms: int, consumer: str | None, limit: int | None) -> None:
+        self.ids = ids
+        self.idle_ms = idle_ms
+        self.consumer = consumer
+        self.limit = limit
+
+    async def entries(self, pending: "PendingEntries") -> "list[PendingEntry]":
+        """They, oldest first."""
+        found: list[PendingEntry] = []
+        if self.ids:
+            named = (await pending.named(self.ids)).values()
+            found = [e for e in named if e.idle_ms >= self.idle_ms and self.consumer in (None, e.consumer)]
+        else:
+            async for entry in pending.all(idle_ms=self.idle_ms, consumer=self.consumer):
+                found.append(entry)
+                if len(found) == self.limit:
+                    break
+        return found[: self.limit]
+
+
+async def read_pending(session: "Session", chosen: Chosen) -> dict[str, Any]:
+    """The document that `--json` prints without an action."""
     from redis_agent.store import keys
     from redis_agent.store.inspection import Inspection
+    from redis_agent.store.pending import PendingEntries
 
-    def experiment_of(data: bytes | None) -> str | None:
-        event = read(data, max_bytes=session.settings.max_event_bytes)
-        return event.experiment_id if isinstance(event, MetricEvent) else None
-
-    inspection = Inspection(session.client)
-    group = await inspection.group()
+    pending = PendingEntries(session.client)
+    group: Flow = await Inspection(session.client).group()
+    entries = await chosen.entries(pending)
     return {
         "stream": keys.STREAM,
         "group": keys.GROUP,
+        "exists": group.exists,
+        "length": group.length,
         "pending": group.pending,
         "lag": group.lag,
-        "consumers": [
-            {"name": c.name, "pending": c.pending, "idle_ms": c.idle_ms} for c in await inspection.consumers()
-        ],
-        "entries": [
-            {
-                "id": e.id,
-                "consumer": e.consumer,
-                "idle_ms": e.idle_ms,
-                "deliveries": e.deliveries,
-                "experiment_id": experiment_of(e.data),
-            }
-            for e in await inspection.pending(limit)
-        ],
+        "consumers": [{"name": c.name, "pending": c.pending, "idle_ms": c.idle_ms} for c in await pending.consumers()],
+        "entries": [_document(entry, session.settings.max_event_bytes) for entry in entries],
+        "missing": [i for i in chosen.ids if i not in {entry.id for entry in entries}],
     }
 
 
+def _document(entry: "PendingEntry", max_bytes: int) -> dict[str, Any]:
+    from redis_agent.events import MetricEvent, read
+
+    event = read(entry.data, max_bytes=max_bytes)
+    readable = isinstance(event, MetricEvent)
+    problem = "gone from the stream" if entry.deleted else None if readable else str(event)
+    return {
+        "id": entry.id,
+        "consumer": entry.consumer,
+        "idle_ms": entry.idle_ms,
+        "deliveries": entry.deliveries,
+        "experiment_id": event.experiment_id if isinstance(event, MetricEvent) else None,
+        "event": event.name if isinstance(event, MetricEvent) else None,
+        "problem": problem,
+        "bytes": len(entry.data or b""),
+        "excerpt": shortened((entry.data or b"")[: 4 * _EXCERPT].decode("utf-8", "replace"), _EXCERPT),
+    }
+
+
+async def _claim(session: "Session", chosen: Chosen, wait_seconds: float) -> dict[str, Any]:
+    from redis_agent.store.fates import Fates
+    from redis_agent.store.pending import PendingEntries
+
+    pending = PendingEntries(session.client)
+    fates = await Fates.watch(session.client)
+    entries = {entry.id: entry for entry in await chosen.entries(pending)}
+    ids = [i for i, entry in entries.items() if not entry.deleted]
+    released = set(await pending.release(ids, idle_ms=chosen.idle_ms))
+    documents = []
+    for entry_id in dict.fromkeys([*chosen.ids, *entries]):
+        entry = entries.get(entry_id)
+        document: dict[str, Any] = {"id": entry_id, "consumer": entry.consumer if entry else None}
+        if entry is not None and entry.deleted:
+            document["outcome"] = "deleted"
+        else:
+            document["outcome"] = "waiting" if entry_id in released else "missing"
+        documents.append(document)
+    await follow(fates, {d["id"]: d for d in documents if d["outcome"] == "waiting"}, wait_seconds)
+    return {"claimed": len(released), "entries": documents}
+
+
+async def _bury(session: "Session", chosen: Chosen) -> dict[str, Any]:
+    from redis.exceptions import ResponseError
+
+    from redis_agent.events import MetricEvent, Reason, read
+    from redis_agent.store.fates import Fates
+    from redis_agent.store.pending import PendingEntries
+
+    settings = session.settings
+    pending = PendingEntries(session.client)
+    fates = await Fates.watch(session.client)
+    found = {entry.id: entry for entry in await chosen.entries(pending)}
+    documents: list[dict[str, Any]] = []
+    for entry_id in chosen.ids:
+        entry = found.get(entry_id)
+        document: dict[str, Any] = {"id": entry_id, "consumer": entry.consumer if entry else None}
+        documents.append(document)
+        if entry is None or entry.deleted:
+            document["outcome"] = "missing" if entry is None else "deleted"
+            continue
+        try:
+            buried = await pending.bury(
+                entry,
+                Reason.OPERATOR.value,
+                readable=isinstance(read(entry.data, max_bytes=settings.max_event_bytes), MetricEvent),
+                max_dead=settings.dead_letters_max_length,
+            )
+        except ResponseError as error:
+            document |= {"outcome": "failed", "reason": str(error)[:200]}
+            continue
+        document["outcome"] = "dead_letter" if buried else "missing"
+    buried_ids = [d["id"] for d in documents if d["outcome"] == "dead_letter"]
+    fates_now = await fates.of(buried_ids) if buried_ids else {}
+    for document in documents:
+        if document["id"] in fates_now:
+            document |= {"reason": Reason.OPERATOR.value, "dead_letter_id": fates_now[document["id"]].dead_letter_id}
+    return {"buried": len(buried_ids), "entries": documents}
+
+
 def _show(document: dict[str, Any]) -> None:
-    lag = "unknown" if document["lag"] is None else f"{document['lag']:,}"
-    say(f"{document['pending']:,} pending, {lag} not read yet")
+    say(_head(document))
     if document["consumers"]:
         say()
         table = Table(["consumer", ">pending", ">last seen"])
@@ -80,19 +247,52 @@ def _show(document: dict[str, Any]) -> None:
             seen = f"{age(consumer['idle_ms'] / 1000)} ago"
             table.add(consumer["name"], f"{consumer['pending']:,}", seen)
         show(table)
-    if not document["entries"]:
-        return
-    say()
-    table = Table(["entry", "consumer", ">idle", ">deliveries", "experiment"])
-    for entry in document["entries"]:
-        table.add(
-            entry["id"],
-            entry["consumer"],
-            age(entry["idle_ms"] / 1000),
-            str(entry["deliveries"]),
-            entry["experiment_id"] or "unreadable",
-        )
-    show(table)
+    if document["entries"]:
+        say()
+        table = Table(["entry", "consumer", ">idle", ">deliveries", "experiment", "event", "data"])
+        for entry in document["entries"]:
+            table.add(
+                entry["id"],
+                entry["consumer"],
+                age(entry["idle_ms"] / 1000),
+                str(entry["deliveries"]),
+                entry["experiment_id"] or Cell("unreadable", "yellow"),
+                entry["event"] or "-",
+                entry["excerpt"] if entry["experiment_id"] else f"{entry['problem']}: {entry['excerpt']}",
+            )
+        show(table)
+    for entry_id in document["missing"]:
+        say(f"{entry_id} is not pending", "red")
     left = document["pending"] - len(document["entries"])
     if left > 0:
-        say(f"and {left:,} more; --limit shows more of them")
+        say(f"and {left:,} more pending; --limit, --idle and --consumer choose")
+
+
+def _head(document: dict[str, Any]) -> str:
+    if not document["exists"]:
+        if not document["length"]:
+            return "nothing is pending: there is no stream of events yet"
+        return f"nothing is pending: no worker has made the consumer group yet; {document['length']:,} entries wait"
+    lag = "an unknown number" if document["lag"] is None else f"{document['lag']:,}"
+    return f"{document['pending']:,} pending, {lag} not read yet"
+
+
+def _show_outcomes(document: dict[str, Any], wait_seconds: float) -> None:
+    if not document["entries"]:
+        say("nothing is stuck")
+        return
+    words = {
+        "missing": "it is not pending: finished, taken up again, or never there",
+        "deleted": "gone from the stream: nothing is left of it, and the next worker forgets it",
+    }
+    table = Table(["entry", "outcome"])
+    for entry in document["entries"]:
+        outcome = entry["outcome"]
+        if outcome == "failed":
+            said = f"failed: {entry['reason']}"
+        elif outcome == "dead_letter" and entry.get("dead_letter_id"):
+            said = f"dead letter {entry['dead_letter_id']}: {entry['reason']}"
+        else:
+            said = words.get(outcome) or in_words(entry, wait_seconds)
+        table.add(entry["id"], Cell(said, STYLES.get(outcome, "red")))
+    show(table)

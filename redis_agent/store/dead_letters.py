@@ -52,6 +52,10 @@ class DeadLetters:
                 yield _buried(row)
             last = "(" + text(rows[-1][0])
 
+    async def ids(self) -> list[str]:
+        """The ids of all there are now, oldest first."""
+        return [letter.id async for letter in self.all()]
+
     async def get(self, entry_id: str) -> BuriedEvent | None:
         """One of them; None when there is no such id.
 
@@ -71,13 +75,10 @@ class DeadLetters:
         )
         return text(reply) or None
 
-    async def buried_again(self, source_id: str) -> BuriedEvent | None:
-        """The dead letter that a stream entry became, if it did."""
-        before = f"{max(0, stream_id(source_id)[0] - 1)}-0"
-        async for letter in self.all(after=before):
-            if letter.source_id == source_id:
-                return letter
-        return None
+    async def newest_id(self) -> str:
+        """The id of the newest; "0-0" when there is none."""
+        rows = await self._client.xrevrange(keys.DEAD_LETTERS, count=1)
+        return text(rows[0][0]) if rows else "0-0"
 
     async def drop(self, ids: Sequence[str]) -> int:
         """Delete some; how many there were."""
@@ -85,10 +86,7 @@ class DeadLetters:
 
     async def drop_all(self) -> int:
         """Delete all that there are now; how many there were."""
-        rows = await self._client.xrevrange(keys.DEAD_LETTERS, count=1)
-        if not rows:
-            return 0
-        ms, seq = stream_id(text(rows[0][0]))
+        ms, seq = stream_id(await self.newest_id())
         after = f"{ms}-{seq + 1}"
         return int(await self._client.xtrim(keys.DEAD_LETTERS, minid=after, approximate=False))
 

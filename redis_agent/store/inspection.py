@@ -23,34 +23,6 @@ LAST_ID = "+"
 
 
 @dataclass(frozen=True, slots=True)
-class Consumer:
-    """A consumer of the group: its name, entries it holds, and ms since it was last seen."""
-
-    name: str
-    pending: int
-    idle_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class PendingEntry:
-    """An entry that was read and not acked.
-
-    Attributes:
-        id: the stream entry.
-        consumer: who holds it.
-        idle_ms: since it was last delivered.
-        deliveries: how often it was delivered.
-        data: the event's bytes; None when the entry is gone from the stream.
-    """
-
-    id: str
-    consumer: str
-    idle_ms: int
-    deliveries: int
-    data: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
 class Replica:
     """A process that runs the agent, with the roles it runs."""
 
@@ -144,64 +116,6 @@ class Inspection:
                 return 0
             raise
         return int(info.get("entries-added", info["length"]))
-
-    async def consumers(self) -> list[Consumer]:
-        """The consumers of the group of events; none where there is no group."""
-        try:
-            found = await self._client.xinfo_consumers(keys.STREAM, keys.GROUP)
-        except ResponseError as error:
-            if is_missing(error):
-                return []
-            raise
-        return [Consumer(text(c["name"]), int(c["pending"]), int(c["idle"])) for c in found]
-
-    async def pending(self, limit: int) -> list[PendingEntry]:
-        """The oldest entries that were read and not acked."""
-        entries: list[PendingEntry] = []
-        first = FIRST_ID
-        while len(entries) < limit:
-            try:
-                rows = await self._client.xpending_range(
-                    keys.STREAM,
-                    keys.GROUP,
-                    min=first,
-                    max=LAST_ID,
-                    count=min(_PAGE, limit - len(entries)),
-                )
-            except ResponseError as error:
-                if is_missing(error):
-                    return []
-                raise
-            if not rows:
-                break
-            ids = [text(row["message_id"]) for row in rows]
-            data = await self._data_of(ids)
-            entries += [
-                PendingEntry(
-                    id=entry_id,
-                    consumer=text(row["consumer"]),
-                    idle_ms=int(row["time_since_delivered"]),
-                    deliveries=int(row["times_delivered"]),
-                    data=data[entry_id],
-                )
-                for entry_id, row in zip(ids, rows, strict=True)
-            ]
-            first = "(" + ids[-1]
-        return entries
-
-    async def _data_of(self, ids: Sequence[str]) -> dict[str, bytes | None]:
-        async with self._client.pipeline(transaction=False) as pipe:
-            for entry_id in ids:
-                pipe.xrange(keys.STREAM, entry_id, entry_id)
-            replies = await pipe.execute()
-        return {
-            entry_id: rows[0][1].get(b"data") if rows else None for entry_id, rows in zip(ids, replies, strict=True)
-        }
-
-    async def is_pending(self, entry_id: str) -> bool:
-        """Whether this entry is given and not acked."""
-        rows = await self._client.xpending_range(keys.STREAM, keys.GROUP, min=entry_id, max=entry_id, count=1)
-        return bool(rows)
 
     async def leaders(self) -> Leaders:
         """Who holds the leases."""

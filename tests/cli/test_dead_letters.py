@@ -145,6 +145,54 @@ async def test_a_letter_is_replayed_once_however_often_it_is_asked_for(
     assert await client.xlen(keys.STREAM) == length + 1
 
 
+async def test_five_binary_megabytes_are_listed_shown_and_replayed_whole(
+    cli: Cli, client: redis.asyncio.Redis, redis_url: str
+) -> None:
+    large = HOSTILE * (5_000_000 // len(HOSTILE))
+    (entry_id,) = await bury(client, redis_url, large)
+    (entry,) = (await cli("dead-letters", "list", "--json")).document["entries"]
+    assert base64.b64decode(entry["data_base64"]) == large
+    assert len((await cli("dead-letters", "list")).out) < 1_000
+    shown = (await cli("dead-letters", "show", entry_id, "--json")).document
+    assert base64.b64decode(shown["data_base64"]) == large
+    async with agent(redis_url, "worker"):
+        done = await cli("dead-letters", "replay", entry_id, "--json")
+    assert done.code == 1
+    assert done.document["entries"][0]["reason"].startswith("too_large")
+    assert [data for _, data in await buried(redis_url)] == [large]
+
+
+async def test_letters_without_the_usual_fields_break_nothing(
+    cli: Cli, client: redis.asyncio.Redis, redis_url: str
+) -> None:
+    entry_id = await client.xadd(keys.DEAD_LETTERS, {"other": "x"})
+    await client.xadd(keys.DEAD_LETTERS, {"data": "[1]", "at": "soon", "deliveries": "-", "reason": ""})
+    assert (await cli("dead-letters", "list")).code == 0
+    document = (await cli("dead-letters", "list", "--json")).document
+    assert [(e["data"], e["reason"], e["at"], e["deliveries"]) for e in document["entries"]] == [
+        ("[1]", "", 0, 0),
+        ("", "", 0, 0),
+    ]
+    assert (await cli("dead-letters", "show", entry_id)).code == 0
+    async with agent(redis_url, "worker"):
+        done = await cli("dead-letters", "replay", "--all", "--json")
+    assert [e["reason"].partition(":")[0] for e in done.document["entries"]] == ["not_json", "not_object"]
+    assert await client.xlen(keys.DEAD_LETTERS) == 2
+
+
+async def test_replay_that_cannot_be_written_says_which_and_why_and_keeps_the_letter(
+    cli: Cli, client: redis.asyncio.Redis
+) -> None:
+    entry_id = await client.xadd(keys.DEAD_LETTERS, {"data": "x", "reason": "r"})
+    await client.rpush(keys.STREAM, "no stream")
+    done = await cli("dead-letters", "replay", entry_id, "1-1", "--wait", "0", "--json")
+    assert done.code == 1
+    first, second = done.document["entries"]
+    assert (first["id"], first["outcome"], second["outcome"]) == (entry_id, "failed", "missing")
+    assert "WRONGTYPE" in first["reason"]
+    assert await client.xlen(keys.DEAD_LETTERS) == 1
+
+
 async def test_letters_are_dropped_by_id_or_all(cli: Cli, client: redis.asyncio.Redis) -> None:
     ids = [await client.xadd(keys.DEAD_LETTERS, {"data": "x", "reason": "r"}) for _ in range(5)]
     done = await cli("dead-letters", "drop", ids[0], ids[1], "--json")

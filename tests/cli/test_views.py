@@ -94,36 +94,6 @@ async def test_lag_before_there_is_a_group_counts_all_that_it_will_read(cli: Cli
     assert (await cli("pending", "--json")).document["lag"] == 0
 
 
-async def test_pending_shows_who_holds_what_of_which_experiment(cli: Cli, client: redis.asyncio.Redis) -> None:
-    ids = await add(client, {"experiment_id": "exp_a", "event": "x"}, b"not json", b"{}")
-    await client.xgroup_create(keys.STREAM, keys.GROUP, id="0")
-    await client.xreadgroup(keys.GROUP, "first", {keys.STREAM: ">"}, count=1)
-    await client.xreadgroup(keys.GROUP, "second", {keys.STREAM: ">"}, count=1)
-    await client.xclaim(keys.STREAM, keys.GROUP, "second", 0, [ids[1]])
-    document = (await cli("pending", "--json")).document
-    assert document["stream"] == keys.STREAM
-    assert document["group"] == keys.GROUP
-    assert (document["pending"], document["lag"]) == (2, 1)
-    assert {(c["name"], c["pending"]) for c in document["consumers"]} == {("first", 1), ("second", 1)}
-    assert all(isinstance(c["idle_ms"], int) for c in document["consumers"])
-    entries = [{k: v for k, v in e.items() if k != "idle_ms"} for e in document["entries"]]
-    assert entries == [
-        {"id": ids[0], "consumer": "first", "deliveries": 1, "experiment_id": "exp_a"},
-        {"id": ids[1], "consumer": "second", "deliveries": 2, "experiment_id": None},
-    ]
-    plain = (await cli("pending")).out
-    assert ids[0] in plain
-    assert "exp_a" in plain
-    limited = (await cli("pending", "--json", "--limit", "1")).document
-    assert len(limited["entries"]) == 1
-    assert limited["pending"] == 2
-
-
-async def test_pending_on_an_empty_server_is_empty(cli: Cli) -> None:
-    document = (await cli("pending", "--json")).document
-    assert (document["pending"], document["consumers"], document["entries"]) == (0, [], [])
-
-
 async def test_experiments_are_listed_with_their_rates_and_criteria(
     cli: Cli, client: redis.asyncio.Redis, redis_url: str
 ) -> None:
