@@ -31,9 +31,12 @@ from redis_agent.store.lease import Leadership
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.telemetry import Liveness, Telemetry
 
-# A subscription is asked for a sign of life this often, and given up after so many seconds of silence.
+# A subscription is asked for a sign of life this often, and given up after so many questions without any answer.
+# Counted, not timed: a process that was stopped for a while has not asked, and its subscription may be whole.
 PING_SECONDS = 1.0
-SILENCE_SECONDS = 5.0
+UNANSWERED_PINGS = 5
+# How long the end of a subscription is waited for.
+UNSUBSCRIBE_SECONDS = 5.0
 # With nothing to write, the writer looks around this often.
 IDLE_SECONDS = 0.5
 
@@ -74,6 +77,7 @@ class Bridge:
         self._clock = clock
         self._log = log.get("bridge")
         self._heard = 0.0
+        self._unanswered = 0
 
     def hindrances(self) -> list[str]:
         """What keeps what is published now from being written, in words; nothing when all is well."""
@@ -116,6 +120,7 @@ class Bridge:
                 raise ConnectionError(f"unexpected answer to SUBSCRIBE: {reply[0]!r}")
         self._lockstep.subscribed()
         self._heard = asyncio.get_running_loop().time()
+        self._unanswered = 0
         self._log.info("subscribed", channel=self._channel)
         self._terms.arrived.set()
 
@@ -139,7 +144,7 @@ class Bridge:
                             self._terms.arrived.set()
                 elif kind == b"unsubscribe":
                     return
-                self._heard = loop.time()
+                self._heard, self._unanswered = loop.time(), 0
         finally:
             keeper.cancel()
 
@@ -147,18 +152,19 @@ class Bridge:
         """Ask for signs of life, cut a connection that gives none, end the subscription on stop."""
         while not await sleep_unless(stop, PING_SECONDS):
             self._liveness.beat("bridge.listen")
-            if asyncio.get_running_loop().time() - self._heard > SILENCE_SECONDS:
-                self._log.warning("subscription_silent", seconds=SILENCE_SECONDS)
+            if self._unanswered >= UNANSWERED_PINGS:
+                self._log.warning("subscription_silent", unanswered=self._unanswered)
                 await connection.disconnect(nowait=True)
                 return
             try:
                 await connection.send_command("PING", check_health=False)
+                self._unanswered += 1
             except (RedisError, OSError):
                 return  # the reader sees the same break
         try:
             # Its confirmation comes after every message that was published before it.
             await connection.send_command("UNSUBSCRIBE", check_health=False)
-            await asyncio.sleep(SILENCE_SECONDS)
+            await asyncio.sleep(UNSUBSCRIBE_SECONDS)
         except (RedisError, OSError):
             return
         await connection.disconnect(nowait=True)

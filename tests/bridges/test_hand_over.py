@@ -1,7 +1,9 @@
 """No gap while one bridge lives: real processes."""
 
+import asyncio
 import json
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,38 @@ async def test_fifty_times_at_two_thousand_events_a_second(
     verdict = await HandOver(own_server().url, tmp_path, seed=1, rate=2_000).run([fault] * 50)
     print(verdict)
     assert (verdict.lost, verdict.twice, verdict.gaps, verdict.in_order) == (0, 0, 0, True), verdict
+
+
+async def test_bridge_that_was_stopped_for_long_is_in_step_when_it_comes_back(
+    own_server: OwnServerFactory, tmp_path: Path
+) -> None:
+    server = own_server()
+    agents = Agents(server.url, tmp_path)
+    client: Redis = Redis.from_url(server.url)
+    try:
+        first, second = (agents.start("bridge") for _ in range(2))
+        await eventually(lambda: in_step(client, 2), 20, what="both are in step")
+        holder = (await client.get("redis_agent:lease:bridge") or b"").decode()
+        leader, follower = (first, second) if f"-{first.pid}-" in holder else (second, first)
+        follower.signal(signal.SIGSTOP)
+        try:
+            for n in range(300):
+                await client.publish(METRICS, json.dumps({"experiment_id": "e", "event": "x", "n": str(n)}))
+            await asyncio.sleep(6)  # longer than a silent subscription is trusted
+        finally:
+            follower.signal(signal.SIGCONT)
+        await eventually(lambda: in_step(client, 2), 20, what="both are in step again")
+        leader.kill()
+        await eventually(lambda: leads_now(client, holder), 20, what="the other leads")
+        for n in range(300, 400):
+            await client.publish(METRICS, json.dumps({"experiment_id": "e", "event": "x", "n": str(n)}))
+        await eventually(lambda: length_is(client, 400), 20, what="all is written")
+        assert await client.hget(BRIDGE, "gaps") is None
+        events = {line["event"] for line in follower.log()}
+        assert not events & {"subscription_silent", "bridge_out_of_step"}
+    finally:
+        agents.end()
+        await client.aclose()
 
 
 async def test_cut_of_all_bridges_at_once_is_a_gap_that_is_counted_once_and_said_with_its_length(
