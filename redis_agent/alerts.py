@@ -84,6 +84,38 @@ class Alert:
         return json.dumps(self.as_json(), ensure_ascii=False, separators=(",", ":"))
 
 
+# What may stand in the outbox; also what other versions of the agent put there.
+_KNOWN_TYPES = frozenset({*AlertType, "anomaly", "experiment_completed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an alert in the outbox says of itself, fit for labels and logs.
+
+    Attributes:
+        type, severity: of the fixed sets, or "other".
+        alert_id: its own, or "?".
+    """
+
+    type: str
+    severity: str
+    alert_id: str
+
+
+def told(data: str) -> Told:
+    """Read an alert's JSON; what somebody else wrote to the outbox is "other"."""
+    try:
+        alert = json.loads(data)
+        kind, severity, alert_id = (str(alert.get(name, "?")) for name in ("type", "severity", "alert_id"))
+    except (ValueError, AttributeError, RecursionError):
+        return Told("other", "other", "?")
+    return Told(
+        type=kind if kind in _KNOWN_TYPES else "other",
+        severity=severity if severity in set(Severity) else "other",
+        alert_id=alert_id,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Crossing:
     """A criterion that is met, as the judge found it.

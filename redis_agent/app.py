@@ -382,7 +382,6 @@ def _scheduler(parts: Parts) -> Scheduler:
             parts.client,
             stream_max=settings.stream_max_length,
             stream_hard=settings.stream_hard_limit,
-            alerts_max=settings.alerts_max_length,
             consumer_expiry_seconds=settings.consumer_expiry_seconds,
         ),
         telemetry=parts.telemetry,
@@ -391,6 +390,7 @@ def _scheduler(parts: Parts) -> Scheduler:
         sweep_seconds=settings.threshold_check_interval_seconds,
         summary_seconds=settings.summary_interval_seconds,
         quiet_after_seconds=settings.quiet_after_seconds,
+        alerts_max=settings.alerts_max_length,
     )
 
 

@@ -220,7 +220,8 @@ class Settings(BaseSettings):
         10_000,
         ge=100,
         le=10_000_000,
-        description="How many alerts the outbox and its history keep.",
+        description="How many alerts the outbox and its history keep. The oldest go first, also such as nobody "
+        "has received yet; these are counted and logged.",
     )
 
     # --- Scheduler --------------------------------------------------------------------

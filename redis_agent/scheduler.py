@@ -11,13 +11,14 @@ without harm: alerts are held apart by their cooldown, the summary by its slot.
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
 from redis_agent import log
-from redis_agent.alerts import summary_alert
+from redis_agent.alerts import summary_alert, told
 from redis_agent.clock import Clock
 from redis_agent.judge import Item, Judge, Judgement
 from redis_agent.store.aggregates import Aggregates
@@ -72,6 +73,7 @@ class Scheduler:
         sweep_seconds: float,
         summary_seconds: float,
         quiet_after_seconds: float,
+        alerts_max: int,
     ) -> None:
         self._leadership = leadership
         self._judge = judge
@@ -83,6 +85,7 @@ class Scheduler:
         self._clock = clock
         self._summary_seconds = summary_seconds
         self._quiet_after_seconds = quiet_after_seconds
+        self._alerts_max = alerts_max
         self._log = log.get("scheduler")
         self._timed: set[str] = set()
         self._full_sweep_due = 0.0
@@ -241,6 +244,7 @@ class Scheduler:
             alert_id=alert.alert_id,
             data=alert.dumps(),
             at_ms=0,
+            replaces=True,
         )
         if await self._outbox.raise_([raised]) == [0]:
             self._log.info("alert_raised", alert=alert.as_json())
@@ -260,6 +264,24 @@ class Scheduler:
                 "stream_over_hard_limit",
                 dropped=dropped,
                 why="a consumer group does not read or ack; past REDIS_AGENT_STREAM_HARD_LIMIT entries go all the same",
+            )
+
+        await self._trim_alerts(keep_going=leading)
+
+    async def _trim_alerts(self, keep_going: Callable[[], bool]) -> None:
+        """Keep the outbox within its length; alerts that nobody has received are counted and said."""
+        dropped: Counter[tuple[str, str]] = Counter()
+        over = 1
+        while over and keep_going():
+            undelivered, over = await self._outbox.trim(self._alerts_max)
+            dropped.update((about.type, about.severity) for about in map(told, undelivered))
+        for (kind, severity), count in dropped.items():
+            self._telemetry.alerts.labels(kind, severity, "undelivered").inc(count)
+        if dropped:
+            self._log.error(
+                "alerts_over_limit",
+                dropped=dropped.total(),
+                why="nobody received them, and REDIS_AGENT_ALERTS_MAX_LENGTH newer ones wait",
             )
 
     async def _remove_consumers(self) -> None:

@@ -88,7 +88,8 @@ class Telemetry:
         )
         self.alerts = Counter(
             "redis_agent_alerts",
-            "Alerts by outcome: sent, cooldown (held back), silenced, undelivered (nobody listened).",
+            "Alerts by outcome: sent, cooldown (held back), silenced, undelivered (nobody listened), "
+            "superseded (a newer summary came before anybody listened).",
             ["type", "severity", "outcome"],
             registry=r,
         )

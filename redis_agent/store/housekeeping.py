@@ -25,17 +25,13 @@ class Housekeeping:
     Args:
         stream_max: length the stream of events is trimmed to, as far as groups have read and acked it.
         stream_hard: length past which it is trimmed whatever groups have read.
-        alerts_max: length of the alert history.
         consumer_expiry_seconds: a consumer that holds nothing is removed after so long.
     """
 
-    def __init__(
-        self, client: Redis, *, stream_max: int, stream_hard: int, alerts_max: int, consumer_expiry_seconds: float
-    ) -> None:
+    def __init__(self, client: Redis, *, stream_max: int, stream_hard: int, consumer_expiry_seconds: float) -> None:
         self._client = client
         self._stream_max = stream_max
         self._stream_hard = stream_hard
-        self._alerts_max = alerts_max
         self._expiry_ms = int(consumer_expiry_seconds * 1000)
 
     async def swept_ms(self) -> int:
@@ -56,26 +52,22 @@ class Housekeeping:
         await self._client.hset(keys.SCHEDULER, items=["summary_slot", slot, "summary_ms", at_ms])
 
     async def trim(self, keep_going: Callable[[], bool]) -> int:
-        """Trim what has a length; never what a group has not read and acked. Entries removed."""
+        """Trim the stream of events; never what a group has not read and acked. Entries removed."""
         removed = 0
-        for stream, length in ((keys.STREAM, self._stream_max), (keys.OUTBOX, self._alerts_max)):
-            while keep_going():
-                trimmed, over = await trim(self._client, stream, length)
-                removed += trimmed
-                if not trimmed or not over:
-                    break
+        while keep_going():
+            trimmed, over = await trim(self._client, keys.STREAM, self._stream_max)
+            removed += trimmed
+            if not trimmed or not over:
+                break
         if removed:
             await self._forget_before_first(keys.UNAPPLIED, keys.STREAM)
-            await self._forget_before_first(keys.UNDELIVERED, keys.OUTBOX)
         return removed
 
     async def trim_hard(self, keep_going: Callable[[], bool]) -> int:
-        """Keep the stream of events, and the outbox at ten times its length, within a hard limit. Entries removed."""
+        """Keep the stream of events within its hard limit. Entries removed."""
         removed = 0
-        limits = ((keys.STREAM, self._stream_hard), (keys.OUTBOX, 10 * self._alerts_max))
-        for stream, limit in limits:
-            while keep_going() and (step := await trim_hard(self._client, stream, limit)):
-                removed += step
+        while keep_going() and (step := await trim_hard(self._client, keys.STREAM, self._stream_hard)):
+            removed += step
         return removed
 
     async def forget_suspects(self) -> None:

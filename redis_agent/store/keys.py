@@ -11,7 +11,8 @@ DEAD_LETTERS = "fullsend:metrics:dead"  # STREAM: data, reason, source_id, deliv
 OUTBOX = "fullsend:alerts"  # STREAM: data (the alert's JSON), at (ms of the event that caused it)
 DISPATCHER_GROUP = "dispatcher"  # consumer group of OUTBOX
 OUTBOX_FLOOR = "redis_agent:alerts:floor"  # STRING: every alert up to this OUTBOX id was delivered or given up
-UNDELIVERED = "redis_agent:alerts:undelivered"  # SET of OUTBOX ids given up after their TTL
+UNDELIVERED = "redis_agent:alerts:undelivered"  # SET of OUTBOX ids given up after their TTL, or superseded
+NEWEST_SUMMARY = "redis_agent:alerts:newest_summary"  # STRING: OUTBOX id of the newest periodic summary
 
 EXPERIMENTS = "redis_agent:experiments"  # ZSET experiment -> ms of its last event
 FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been applied

@@ -22,6 +22,7 @@ class Raise:
         data: the alert's JSON.
         at_ms: when the bridge received the event that caused it; 0 when no event did.
         state: what to keep in the experiment's alert state under the fingerprint; "" keeps nothing.
+        replaces: whether older ones that nobody has received yet need no delivery any more: a summary.
     """
 
     experiment_id: str
@@ -32,6 +33,7 @@ class Raise:
     data: str
     at_ms: int
     state: str = ""
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +48,25 @@ class OutboxEntry:
 # What delivering can come to, where it is not a number of receivers.
 NOT_PENDING = -1
 FENCED = -2
+GIVEN_UP = -3
+SUPERSEDED = -4
 
 
 class Outbox:
-    """Raises alerts."""
+    """Raises alerts, and keeps their history within its length."""
 
     def __init__(self, client: Redis) -> None:
         self._client = client
 
     async def raise_(self, alerts: Sequence[Raise]) -> list[int]:
         """Raise alerts in one step; for each 0, or the ms for which its cooldown still runs."""
-        names = [keys.OUTBOX]
+        names = [keys.OUTBOX, keys.NEWEST_SUMMARY]
         args: list[str | int] = []
         for alert in alerts:
             names.append(keys.cooldown(alert.experiment_id, alert.alert_type, alert.fingerprint))
             names.append(keys.alert_state(alert.experiment_id))
             args += [alert.alert_id, alert.cooldown_seconds, alert.data, alert.at_ms]
-            args += [alert.fingerprint if alert.state else "", alert.state]
+            args += [alert.fingerprint if alert.state else "", alert.state, int(alert.replaces)]
         reply = await scripts.run(self._client, "raise_alerts", names, args)
         return [int(outcome) for outcome in reply]
 
@@ -85,6 +89,17 @@ class Outbox:
         """Drop criteria that no longer hold from the experiment's alert state."""
         await self._client.hdel(keys.alert_state(experiment_id), *fingerprints)
 
+    async def trim(self, max_length: int) -> tuple[list[str], int]:
+        """One step towards a history of this length, the oldest first.
+
+        Returns:
+            the JSON of alerts that went although nobody had received them, and entries that are still too many.
+        """
+        over, *dropped = await scripts.run(
+            self._client, "trim_alerts", [keys.OUTBOX, keys.UNDELIVERED], [keys.DISPATCHER_GROUP, max_length]
+        )
+        return [text(data) for data in dropped], int(over)
+
 
 class Delivery:
     """The dispatcher's side of the outbox, as the holder of its lease."""
@@ -105,32 +120,38 @@ class Delivery:
         )
 
     async def take_over(self, count: int) -> list[OutboxEntry]:
-        """All that is pending, oldest first, whoever read it: the lease makes it ours."""
-        reply = await self._client.execute_command(
-            "XAUTOCLAIM", keys.OUTBOX, keys.DISPATCHER_GROUP, self._consumer, 0, "0-0",
-            "COUNT", count,
-        )  # fmt: skip
-        return _alerts(reply[1])
+        """The oldest that are pending, in order, whoever read them: the lease makes them ours."""
+        cursor = b"0-0"
+        while True:
+            reply = await self._client.execute_command(
+                "XAUTOCLAIM", keys.OUTBOX, keys.DISPATCHER_GROUP, self._consumer, 0, cursor,
+                "COUNT", count,
+            )  # fmt: skip
+            cursor, alerts = reply[0], _alerts(reply[1])
+            # A page may hold nothing but entries that are gone from the stream; the server forgets these.
+            if alerts or cursor == b"0-0":
+                return alerts
 
     async def read(self, *, count: int, block_ms: int) -> list[OutboxEntry]:
-        """Alerts not read yet, oldest first; empty when the block ends without any."""
+        """Alerts not read yet, oldest first, which are pending from then on; empty when the block ends without any."""
         reply = await self._reader.execute_command(
             "XREADGROUP", "GROUP", keys.DISPATCHER_GROUP, self._consumer,
             "COUNT", count, "BLOCK", block_ms, "STREAMS", keys.OUTBOX, ">",
         )  # fmt: skip
         return _alerts(reply[0][1]) if reply else []
 
-    async def deliver(self, lease_value: str, entry_id: str, payload: str) -> int:
-        """Publish and ack in one step; the receivers, 0 for none (nothing changed), or a negative code."""
-        args = [lease_value, keys.DISPATCHER_GROUP, entry_id, self._channel, payload]
-        names = [keys.LEASE_DISPATCHER, keys.OUTBOX, keys.OUTBOX_FLOOR]
-        return int(await scripts.run(self._client, "deliver_alert", names, args))
+    async def deliver(self, lease_value: str, entry: OutboxEntry, *, ttl_ms: int, replaceable: bool) -> int:
+        """Publish and ack in one step; the receivers, 0 for none (nothing changed), or a negative code.
 
-    async def give_up(self, lease_value: str, entry_id: str) -> int:
-        """Mark an alert as undelivered and ack it; 1 if done, 0 if not pending, or FENCED."""
-        args = [lease_value, keys.DISPATCHER_GROUP, entry_id]
-        names = [keys.LEASE_DISPATCHER, keys.OUTBOX, keys.UNDELIVERED, keys.OUTBOX_FLOOR]
-        return int(await scripts.run(self._client, "give_up_alert", names, args))
+        Args:
+            lease_value: of the dispatcher's lease.
+            entry: the oldest alert that is pending.
+            ttl_ms: older than this and without a receiver, it is given up. By the server's clock.
+            replaceable: whether a newer summary in the outbox makes this one needless.
+        """
+        args = [lease_value, keys.DISPATCHER_GROUP, entry.id, self._channel, entry.data, ttl_ms, int(replaceable)]
+        names = [keys.LEASE_DISPATCHER, keys.OUTBOX, keys.OUTBOX_FLOOR, keys.UNDELIVERED, keys.NEWEST_SUMMARY]
+        return int(await scripts.run(self._client, "deliver_alert", names, args))
 
 
 def _alerts(rows: list[Any]) -> list[OutboxEntry]:

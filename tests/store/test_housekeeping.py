@@ -70,7 +70,7 @@ async def test_trim_takes_at_most_a_hundred_entries_a_call(raw: Redis) -> None:
 
 
 async def test_consumer_that_holds_entries_is_never_removed(raw: Redis) -> None:
-    house = Housekeeping(raw, stream_max=1, stream_hard=10, alerts_max=1, consumer_expiry_seconds=0)
+    house = Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=0)
     stream = event_stream(raw, "holder")
     (entry_id,) = await read_events(raw, stream, b"{}")
     await event_stream(raw, "idle").read_new(count=1, block_ms=1)
@@ -86,12 +86,7 @@ async def test_consumer_that_holds_entries_is_never_removed(raw: Redis) -> None:
 
 async def test_consumer_seen_lately_is_kept(raw: Redis) -> None:
     await read_events(raw, event_stream(raw))
-    assert (
-        await Housekeeping(
-            raw, stream_max=1, stream_hard=10, alerts_max=1, consumer_expiry_seconds=60
-        ).remove_consumers()
-        == []
-    )
+    assert await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=60).remove_consumers() == []
 
 
 async def test_hard_limit_removes_what_a_forgotten_group_has_not_read(raw: Redis) -> None:
@@ -100,7 +95,7 @@ async def test_hard_limit_removes_what_a_forgotten_group_has_not_read(raw: Redis
         for _ in range(2000):
             pipe.xadd(keys.STREAM, {"n": 1})
         await pipe.execute()
-    house = Housekeeping(raw, stream_max=100, stream_hard=1000, alerts_max=1, consumer_expiry_seconds=0)
+    house = Housekeeping(raw, stream_max=100, stream_hard=1000, consumer_expiry_seconds=0)
 
     assert await house.trim(keep_going=lambda: True) == 0, "unread entries stay as long as there is room"
     removed = await house.trim_hard(keep_going=lambda: True)

@@ -20,7 +20,7 @@ from redis_agent.store.housekeeping import Housekeeping
 from redis_agent.store.inspection import Inspection
 from redis_agent.store.lease import Lease, fencing_token
 from redis_agent.store.mirror import Mirror, Written
-from redis_agent.store.outbox import FENCED, NOT_PENDING, Delivery, Outbox, Raise
+from redis_agent.store.outbox import FENCED, GIVEN_UP, NOT_PENDING, Delivery, Outbox, Raise
 from redis_agent.store.stream import Applied, Batch, EventStream, ExperimentUpdate
 
 NAMES = sorted(f.name[:-4] for f in (resources.files("redis_agent.store") / "lua").iterdir() if f.name.endswith(".lua"))
@@ -136,12 +136,10 @@ async def run_every_wrapper(raw: Redis) -> None:
     await delivery.ensure_group()
     (waiting,) = await delivery.read(count=1, block_ms=1)
     leading = await Lease(raw, name=keys.LEASE_DISPATCHER, owner="me", ttl_ms=10_000).acquire() or ""
-    assert await delivery.deliver(leading, waiting.id, waiting.data) == 0
-    assert await delivery.give_up(leading, waiting.id) == 1
-    await Housekeeping(raw, stream_max=1, stream_hard=10, alerts_max=1, consumer_expiry_seconds=0).remove_consumers()
-    await Housekeeping(raw, stream_max=1, stream_hard=10, alerts_max=1, consumer_expiry_seconds=0).trim_hard(
-        lambda: True
-    )
+    assert await delivery.deliver(leading, waiting, ttl_ms=-1, replaceable=True) == GIVEN_UP
+    assert await Outbox(raw).trim(100) == ([], 0)
+    await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=0).remove_consumers()
+    await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=0).trim_hard(lambda: True)
     letter = await raw.xadd(keys.DEAD_LETTERS, {"data": "x"})
     assert await DeadLetters(raw).replay(letter.decode(), now_ms=1)
     assert (await Inspection(raw).snapshot(["e"], with_unapplied=True)).delivered == entry.id
@@ -201,8 +199,7 @@ async def test_late_dispatcher_is_refused_by_every_script_it_would_write_with(ra
     async with raw.pubsub() as listener:
         await listener.subscribe(CHANNEL)
         await listener.get_message(timeout=1)
-        assert await delivery.deliver(late_dispatcher, entry.id, entry.data) == FENCED
-        assert await delivery.give_up(late_dispatcher, entry.id) == FENCED
+        assert await delivery.deliver(late_dispatcher, entry, ttl_ms=0, replaceable=True) == FENCED
         assert await listener.get_message(ignore_subscribe_messages=True, timeout=0.05) is None
     assert not await raw.exists(keys.STREAM)
     assert (await raw.xpending(keys.OUTBOX, keys.DISPATCHER_GROUP))["pending"] == 1
@@ -322,15 +319,14 @@ async def test_delivery_publishes_once_and_only_to_listeners(raw: Redis) -> None
     await delivery.ensure_group()
     await Outbox(raw).raise_([alert(1)])
     (entry,) = await delivery.read(count=9, block_ms=1)
-    assert await delivery.deliver(value, entry.id, entry.data) == 0
+    assert await delivery.deliver(value, entry, ttl_ms=60_000, replaceable=False) == 0
     async with raw.pubsub() as listener:
         await listener.subscribe(CHANNEL)
         await listener.get_message(timeout=1)
-        assert await delivery.deliver(value, entry.id, entry.data) == 1
-        assert await delivery.deliver(value, entry.id, entry.data) == NOT_PENDING
+        assert await delivery.deliver(value, entry, ttl_ms=60_000, replaceable=False) == 1
+        assert await delivery.deliver(value, entry, ttl_ms=60_000, replaceable=False) == NOT_PENDING
         assert (await listener.get_message(timeout=1))["data"] == b"data 1"
         assert await listener.get_message(timeout=0.05) is None
-    assert await delivery.give_up(value, entry.id) == 0
     assert not await raw.exists(keys.UNDELIVERED)
 
 
@@ -343,8 +339,8 @@ async def test_lost_group_of_the_outbox_is_recreated_after_what_was_delivered_or
     async with raw.pubsub() as listener:
         await listener.subscribe(CHANNEL)
         await listener.get_message(timeout=1)
-        assert await delivery.deliver(value, first.id, first.data) == 1
-    assert await delivery.give_up(value, second.id) == 1
+        assert await delivery.deliver(value, first, ttl_ms=60_000, replaceable=False) == 1
+    assert await delivery.deliver(value, second, ttl_ms=-1, replaceable=False) == GIVEN_UP
 
     await raw.xgroup_destroy(keys.OUTBOX, keys.DISPATCHER_GROUP)
     await delivery.ensure_group()

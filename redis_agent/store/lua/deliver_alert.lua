@@ -1,20 +1,52 @@
 #!lua
--- Publish one alert of the outbox and ack it when somebody received it. Sent again after a lost reply,
--- it finds the entry acked and publishes nothing.
--- KEYS: lease, outbox, floor (a lost group is recreated there; alerts leave in order, so all before is done)
--- ARGV: lease_value, group, entry_id, channel, payload
+-- Publish one alert of the outbox and ack it when somebody received it; or be done with it because nobody listened for
+-- too long, or because a newer summary says what it says. Sent again after a lost reply, it finds the entry acked and
+-- publishes nothing.
+-- KEYS: lease, outbox, floor, undelivered, newest_summary
+-- ARGV: lease_value, group, entry_id, channel, payload, ttl_ms, replaceable ('1' for a periodic summary)
 -- returns: receivers (> 0: delivered and acked; 0: nobody listened, nothing changed),
---          -1 when the entry is no longer pending, -2 when the lease is not ours
+--          -1 when the entry is no longer pending, -2 when the lease is not ours,
+--          -3 given up after ttl_ms without a receiver, -4 superseded by a newer summary (both acked and marked)
 -- cost: O(S) for S subscribers
+local OUTBOX, group, id = KEYS[2], ARGV[2], ARGV[3]
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return -2
 end
-if #redis.call('XPENDING', KEYS[2], ARGV[2], ARGV[3], ARGV[3], 1) == 0 then
+if #redis.call('XPENDING', OUTBOX, group, id, id, 1) == 0 then
   return -1
 end
+
+local function done()
+  -- Alerts leave in order, so all before is done with this one; should one be pending all the same, it must not be lost.
+  if #redis.call('XPENDING', OUTBOX, group, '-', '(' .. id, 1) == 0 then
+    redis.call('SET', KEYS[3], id)
+  end
+  redis.call('XACK', OUTBOX, group, id)
+end
+
+if ARGV[7] == '1' then
+  local newest = redis.pcall('GET', KEYS[5])
+  if type(newest) == 'string' and newest ~= id then
+    -- It counts only while it stands in the outbox itself, behind this one.
+    local behind = redis.pcall('XREVRANGE', OUTBOX, newest, '(' .. id, 'COUNT', 1)
+    if behind[1] and behind[1][1] == newest then
+      redis.pcall('SADD', KEYS[4], id)
+      done()
+      return -4
+    end
+  end
+end
+
 local receivers = redis.call('PUBLISH', ARGV[4], ARGV[5])
 if receivers > 0 then
-  redis.call('XACK', KEYS[2], ARGV[2], ARGV[3])
-  redis.call('SET', KEYS[3], ARGV[3])
+  done()
+  return receivers
 end
-return receivers
+local now = redis.call('TIME')
+local age_ms = now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(id:match('^%d+'))
+if age_ms > tonumber(ARGV[6]) then
+  redis.pcall('SADD', KEYS[4], id)
+  done()
+  return -3
+end
+return 0
