@@ -219,7 +219,9 @@ async def _roster(parts: Parts, roles: frozenset[str], stop: asyncio.Event) -> N
     recovery = Recovery(log=log.get("app"), telemetry=parts.telemetry, stop=stop)
     while not stop.is_set():
         try:
-            now_ms = parts.clock.now_ms()
+            # The server's clock: of two machines whose clocks differ, neither may take the other for gone.
+            seconds, micros = await parts.client.time()
+            now_ms = int(seconds) * 1000 + int(micros) // 1000
             async with parts.client.pipeline(transaction=False) as pipe:
                 pipe.zadd(keys.REPLICAS, {member: now_ms})
                 pipe.zremrangebyscore(keys.REPLICAS, "-inf", now_ms - _ROSTER_EXPIRY_MS)

@@ -140,7 +140,7 @@ async def _complete_after(inspection: "Inspection") -> int | None:
     length, added = (await inspection.group()).length, await inspection.entries_added()
     bridge = await inspection.bridge()
     # Fewer than were added: some were trimmed. Fewer added than mirrored: the stream was lost.
-    if length >= added >= bridge["written"]:
+    if length >= added >= bridge.written:
         return None
     first = await inspection.first_entry()
     if first is None:

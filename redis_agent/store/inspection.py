@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from redis_agent.clock import stream_id
 from redis_agent.store import keys, scripts
 from redis_agent.store.flow import Flow, flow, is_missing
-from redis_agent.store.stream import StreamEntry, received_ms, text, text_map
+from redis_agent.store.stream import StreamEntry, received_ms, text, text_map, whole
 
 _PAGE = 1_000
 # A replica says every second that it lives.
@@ -31,12 +31,21 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaders:
-    """Who leads, by the name its lease holds; None where nobody does."""
+class BridgeState:
+    """What the bridges have written down.
 
-    bridge: str | None
-    scheduler: str | None
-    dispatcher: str | None
+    Attributes:
+        written: positions of the numbering used up so far.
+        given_up: of these, events dropped because they could not be written for too long.
+        gaps, gap_ms: times in which no bridge was in step, and their length in all.
+        at_ms: the leader's last sign of life.
+    """
+
+    written: int
+    given_up: int
+    gaps: int
+    gap_ms: int
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +59,10 @@ class OutboxAlert:
 
 @dataclass(frozen=True, slots=True)
 class AlertCounts:
-    """The alerts of the history: all, those that still wait for a subscriber, those given up."""
+    """The alerts of the history: all, and those that still wait for a subscriber."""
 
     total: int
     waiting: int
-    undelivered: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +125,32 @@ class Inspection:
             raise
         return int(info.get("entries-added", info["length"]))
 
-    async def leaders(self) -> Leaders:
-        """Who holds the leases."""
-        names = [keys.LEASE_BRIDGE, keys.LEASE_SCHEDULER, keys.LEASE_DISPATCHER]
-        bridge, scheduler, dispatcher = [
-            text(value).partition(":")[2] if value else None for value in await self._client.mget(names)
-        ]
-        return Leaders(bridge, scheduler, dispatcher)
+    async def leader(self, lease: str) -> str | None:
+        """Who holds a lease; None when nobody does."""
+        value = await self._client.get(lease)
+        return text(value).partition(":")[2] if value else None
 
     async def replicas(self, now_ms: int) -> list[Replica]:
         """The processes that gave a sign of life lately."""
         members = await self._client.zrangebyscore(keys.REPLICAS, now_ms - REPLICA_EXPIRY_MS, "+inf")
         replicas = []
         for member in members:
-            name, _, roles = text(member).partition("|")
+            # A name may hold the separator, roles do not.
+            name, _, roles = text(member).rpartition("|")
             replicas.append(Replica(name, [role for role in roles.split(",") if role]))
         return sorted(replicas, key=lambda replica: replica.name)
 
-    async def bridge(self) -> dict[str, int]:
-        """`written`: events ever mirrored; `at`: when a leader last lived (ms); `gaps`; `gap_ms`."""
-        names = ["written", "at", "gaps", "gap_ms"]
-        values = await self._client.hmget(keys.BRIDGE, names)
-        return {name: int(value or 0) for name, value in zip(names, values, strict=True)}
+    async def bridges_in_step(self, now_ms: int) -> list[str]:
+        """The names of processes whose bridge gave a sign of life lately and was in step with the leader."""
+        owners = await self._client.zrangebyscore(
+            keys.BRIDGE_READY, now_ms - REPLICA_EXPIRY_MS, now_ms + REPLICA_EXPIRY_MS
+        )
+        return sorted(text(owner).rpartition("-")[0] for owner in owners)
+
+    async def bridge(self) -> BridgeState:
+        """What the bridges have written down; zeros before the first."""
+        names = ["written", "given_up", "gaps", "gap_ms", "at"]
+        return BridgeState(*(whole(value) for value in await self._client.hmget(keys.BRIDGE, names)))
 
     async def experiment_count(self) -> int:
         """Experiments that ever had an event."""
@@ -175,16 +187,16 @@ class Inspection:
             last = "(" + ids[-1]
 
     async def alert_counts(self) -> AlertCounts:
-        """How many alerts there are and what became of them."""
+        """How many alerts there are, and how many nobody has received yet."""
         group = await self.outbox()
         unread = group.lag
         if unread is None:
             unread = await self._count_after(keys.OUTBOX, group.last_delivered)
-        return AlertCounts(
-            total=group.length,
-            waiting=unread + group.pending,
-            undelivered=int(await self._client.scard(keys.UNDELIVERED)),
-        )
+        return AlertCounts(total=group.length, waiting=unread + group.pending)
+
+    async def undelivered(self) -> int:
+        """Alerts that were given up, or superseded by a newer summary."""
+        return int(await self._client.scard(keys.UNDELIVERED))
 
     async def _count_after(self, stream: str, entry_id: str) -> int:
         count, first = 0, "(" + entry_id

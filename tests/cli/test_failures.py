@@ -73,7 +73,7 @@ async def test_redis_url_may_stand_before_or_after_the_command(redis_url: str, p
     assert done.code == 0, done.err
 
 
-@pytest.mark.parametrize("args", [("status",), ("pending",), ("replay",)], ids=" ".join)
+@pytest.mark.parametrize("args", [("pending",), ("pending", "--claim"), ("replay",)], ids=" ".join)
 async def test_a_key_of_the_wrong_type_is_said(cli: Cli, client: redis.asyncio.Redis, args: tuple[str, ...]) -> None:
     await client.set(keys.STREAM, "not a stream")
     done = await cli(*args)

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 import redis.asyncio
 
 from redis_agent.store import keys
@@ -26,11 +27,15 @@ async def test_status_has_the_fields_of_the_design_on_an_empty_server(cli: Cli) 
     assert document["redis"]["used_memory_human"]
     assert document["stream"] == {
         "length": 0,
+        "group_exists": False,
         "lag": 0,
         "pending": 0,
         "oldest_pending_seconds": None,
+        "oldest_unread_seconds": None,
         "dead_letters": 0,
     }
+    assert document["problems"] == {}
+    assert document["bridge"]["in_step"] == 0
     assert document["bridge"]["leader"] is None
     assert document["bridge"]["replicas"] == []
     assert document["bridge"]["gaps"] == 0
@@ -38,7 +43,9 @@ async def test_status_has_the_fields_of_the_design_on_an_empty_server(cli: Cli) 
     assert document["dispatcher"] == {"leader": None}
     assert document["experiments"] == 0
     assert document["alerts"] == {"total": 0, "delivered": 0, "waiting": 0, "undelivered": 0}
-    assert "start `redis-agent run`" in (await cli("status")).out
+    plain = (await cli("status")).out
+    assert "start `redis-agent run`" in plain
+    assert "nothing there yet: no event has come, and no worker has run" in plain
 
 
 async def test_status_shows_who_leads_and_which_replicas_run(
@@ -52,7 +59,74 @@ async def test_status_shows_who_leads_and_which_replicas_run(
         for role in ("bridge", "scheduler", "dispatcher"):
             assert document[role]["leader"].startswith("here-")
         assert document["bridge"]["replicas"] == ["here"]
-        assert document["replicas"] == [{"name": "here", "roles": ["bridge", "dispatcher", "scheduler", "worker"]}]
+        roles = ["bridge", "dispatcher", "scheduler", "worker"]
+        assert document["replicas"] == [{"name": "here", "roles": roles, "in_step": True}]
+        assert document["bridge"]["in_step"] == 1
+
+
+async def test_status_shows_which_bridge_is_not_in_step(cli: Cli, client: redis.asyncio.Redis) -> None:
+    now_ms = (await client.time())[0] * 1000
+    await client.zadd(keys.REPLICAS, {"a|b|bridge,worker": now_ms, "c|bridge": now_ms, "d|worker": now_ms})
+    ready = {"a|b-0123abcd": now_ms, "c-0123abcd": now_ms - 3_600_000, "long-gone-0123abcd": 1}
+    await client.zadd(keys.BRIDGE_READY, ready)
+    document = (await cli("status", "--json")).document
+    assert document["bridge"]["in_step"] == 1
+    assert document["bridge"]["replicas"] == ["a|b", "c"]
+    assert document["replicas"] == [
+        {"name": "a|b", "roles": ["bridge", "worker"], "in_step": True},
+        {"name": "c", "roles": ["bridge"], "in_step": False},
+        {"name": "d", "roles": ["worker"]},
+    ]
+    plain = (await cli("status")).out
+    assert "1 of 2 bridges" in plain
+    assert "c  (bridge, bridge not in step)" in plain
+
+
+async def test_status_tells_gaps_with_their_length_and_what_was_given_up(cli: Cli, client: redis.asyncio.Redis) -> None:
+    await client.hset(keys.BRIDGE, mapping={"gaps": 3, "gap_ms": 75_400, "given_up": 12, "written": "x"})
+    document = (await cli("status", "--json")).document["bridge"]
+    assert (document["gaps"], document["gap_seconds"], document["given_up"], document["written"]) == (3, 75.4, 12, 0)
+    assert "3, 1m 15s in all; 12 events given up unwritten" in (await cli("status")).out
+
+
+WRONG = {
+    "stream": keys.STREAM,
+    "dead letters": keys.DEAD_LETTERS,
+    "bridge": keys.LEASE_BRIDGE,
+    "scheduler": keys.LEASE_SCHEDULER,
+    "dispatcher": keys.LEASE_DISPATCHER,
+    "replicas": keys.REPLICAS,
+    "in step": keys.BRIDGE_READY,
+    "gaps": keys.BRIDGE,
+    "experiments": keys.EXPERIMENTS,
+    "alerts": keys.OUTBOX,
+    "undelivered": keys.UNDELIVERED,
+}
+
+
+@pytest.mark.parametrize("part", WRONG)
+async def test_status_says_in_its_place_that_a_key_has_the_wrong_type_and_shows_the_rest(
+    cli: Cli, client: redis.asyncio.Redis, part: str
+) -> None:
+    await client.rpush(WRONG[part], "in the way")
+    done = await cli("status", "--json")
+    assert done.code == 0
+    assert {name: said.partition(" ")[0] for name, said in done.document["problems"].items()} == {part: "WRONGTYPE"}
+    plain = await cli("status")
+    assert plain.code == 0
+    lines = {line[:13].strip(): line[14:] for line in plain.out.splitlines()}
+    assert lines[part].startswith("unreadable: WRONGTYPE")
+    assert plain.out.count("unreadable") == 1
+    assert set(lines) >= {"redis", *WRONG} - {"undelivered"}
+
+
+async def test_status_with_every_key_in_the_way_still_shows_the_server(cli: Cli, client: redis.asyncio.Redis) -> None:
+    for key in WRONG.values():
+        await client.rpush(key, "in the way")
+    done = await cli("status")
+    assert done.code == 0
+    assert done.out.count("unreadable") == len(WRONG)
+    assert "master" in done.out
 
 
 async def test_status_tells_of_a_backlog_that_nobody_reads(cli: Cli, client: redis.asyncio.Redis) -> None:
@@ -62,6 +136,15 @@ async def test_status_tells_of_a_backlog_that_nobody_reads(cli: Cli, client: red
     stream = (await cli("status", "--json")).document["stream"]
     assert (stream["length"], stream["lag"], stream["pending"]) == (7, 4, 3)
     assert 0 <= stream["oldest_pending_seconds"] < 60
+    assert 0 <= stream["oldest_unread_seconds"] < 60
+    plain = (await cli("status")).out
+    assert "lag 4: entries not read yet, the oldest for" in plain
+    assert "3 pending, the oldest for" in plain
+
+
+async def test_status_tells_of_entries_that_no_group_reads(cli: Cli, client: redis.asyncio.Redis) -> None:
+    await add(client, {"experiment_id": "e", "event": "x"})
+    assert "1 entry, and no consumer group: no worker has run yet, or it was lost" in (await cli("status")).out
 
 
 async def test_a_lag_that_the_server_cannot_tell_is_null_and_not_zero(cli: Cli, client: redis.asyncio.Redis) -> None:

@@ -141,7 +141,7 @@ def _name(server: EmbeddedServer) -> str:
 
 async def _leads(client: Redis) -> bool:
     """Whether the bridge writes, so that what is published from now on is kept."""
-    return (await Inspection(client).bridge())["at"] > 0
+    return (await Inspection(client).bridge()).at_ms > 0
 
 
 async def _play(plan: Plan, board: Board, client: Redis, ended: asyncio.Event) -> None:
@@ -208,7 +208,7 @@ async def _settle(board: Board, client: Redis) -> None:
         inspection = Inspection(client)
         bridge, group = await inspection.bridge(), await inspection.group()
         alerts = await inspection.alert_counts()
-        return bridge["written"] >= board.published and not (group.lag or group.pending or alerts.waiting)
+        return bridge.written >= board.published and not (group.lag or group.pending or alerts.waiting)
 
     await _until(arrived, asyncio.Event(), _SETTLE_SECONDS)
 
