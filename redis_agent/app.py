@@ -27,6 +27,7 @@ from redis_agent.dispatcher import Dispatcher
 from redis_agent.endpoint import Endpoint
 from redis_agent.errors import RedisAccessError
 from redis_agent.folding import Folding
+from redis_agent.holding import Holding
 from redis_agent.intake import Intake
 from redis_agent.judge import Judge, Rules
 from redis_agent.lockstep import Lockstep
@@ -328,11 +329,18 @@ def _worker(parts: Parts, reader: Redis) -> Worker:
         max_raw=settings.metrics_list_length if settings.metrics_list else 0,
         max_dead=settings.dead_letters_max_length,
     )
-    intake = Intake(
+    holding = Holding(
         stream=stream,
         telemetry=parts.telemetry,
-        liveness=parts.liveness,
         batch_size=settings.batch_size,
+        batch_bytes=settings.batch_bytes,
+        reclaim_idle_seconds=settings.reclaim_idle_seconds,
+    )
+    intake = Intake(
+        stream=stream,
+        holding=holding,
+        telemetry=parts.telemetry,
+        liveness=parts.liveness,
         reclaim_idle_seconds=settings.reclaim_idle_seconds,
     )
     folding = Folding(
@@ -344,6 +352,7 @@ def _worker(parts: Parts, reader: Redis) -> Worker:
     return Worker(
         stream=stream,
         intake=intake,
+        holding=holding,
         folding=folding,
         judge=_judge(parts),
         telemetry=parts.telemetry,
@@ -385,6 +394,7 @@ def _scheduler(parts: Parts) -> Scheduler:
             stream_max=settings.stream_max_length,
             stream_hard=settings.stream_hard_limit,
             consumer_expiry_seconds=settings.consumer_expiry_seconds,
+            stream_max_age_seconds=settings.stream_max_age_seconds,
         ),
         telemetry=parts.telemetry,
         liveness=parts.liveness,

@@ -119,10 +119,27 @@ class Settings(BaseSettings):
         "and logged.",
     )
 
+    stream_max_age_seconds: Annotated[int, Variable(unit="seconds; 0: whatever their age")] = Field(
+        0,
+        ge=0,
+        le=315_360_000,
+        description="Age past which entries of the stream are trimmed, too. What a group has not read and acked stays. "
+        "Off unless set: aggregates are kept for ever, and `replay` can check them only against what is still in "
+        "the stream; its length bounds it anyway.",
+    )
+
     # --- Worker -----------------------------------------------------------------------
 
     batch_size: Annotated[int, Variable(unit="events")] = Field(
         500, ge=1, le=2_000, description="The most events that a worker reads and applies at once."
+    )
+    batch_bytes: Annotated[int, Variable(unit="bytes")] = Field(
+        8_388_608,
+        ge=65_536,
+        le=268_435_456,
+        description="The most bytes of events that one batch applies, but that a larger event goes alone. A worker "
+        "asks for fewer events at once when they are large, and reads no further while it holds more than twice as "
+        "much.",
     )
     reclaim_idle_seconds: Annotated[float, Variable(unit="seconds")] = Field(
         5.0,

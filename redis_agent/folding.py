@@ -3,11 +3,13 @@
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Literal
 
 from redis_agent.aggregate import ExperimentChange, fold
 from redis_agent.alerts import Alert, error_alert
 from redis_agent.clock import Clock
 from redis_agent.events import MetricEvent, Reason, Unreadable, read
+from redis_agent.holding import Chunk
 from redis_agent.store import keys
 from redis_agent.store.stream import Batch, Conflict, DeadLetter, ErrorAlert, ExperimentUpdate, StreamEntry
 
@@ -22,7 +24,9 @@ class Folded:
         alerts: the error alerts in `batch.alerts`, in order.
         repeats: error alerts held back because the same one is in the batch already.
         dead: how many dead letters for each reason.
+        erring: which entries are error events, by their position.
         suspect: the id of the only entry, when it is tried alone.
+        ends: the chunk that is finished when this is applied.
     """
 
     entries: list[StreamEntry]
@@ -30,7 +34,14 @@ class Folded:
     alerts: list[Alert] = field(default_factory=list)
     repeats: list[Alert] = field(default_factory=list)
     dead: Counter[str] = field(default_factory=Counter)
+    erring: list[int] = field(default_factory=list)
     suspect: str = ""
+    ends: Chunk | None = None
+
+    def without(self, what: Literal["dead", "erring"]) -> list[StreamEntry]:
+        """The entries but for those that become dead letters, or are error events."""
+        left_out = set(self.erring) if what == "erring" else {letter.position for letter in self.batch.dead}
+        return [entry for position, entry in enumerate(self.entries) if position not in left_out]
 
 
 class Folding:
@@ -66,6 +77,7 @@ class Folding:
                 continue
             if event.is_error:  # told even if the experiment's aggregate cannot take it
                 errors.append((event, entry.at_ms))
+                folded.erring.append(position)
             conflict = refused.get(event.experiment_id) if refused else None
             if conflict is not None:
                 reason = Unreadable(Reason.WRONG_TYPE, f"{conflict.key}: {conflict.problem}")

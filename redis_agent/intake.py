@@ -8,8 +8,11 @@ from redis.exceptions import RedisError
 
 from redis_agent import log
 from redis_agent.folding import Folded
+from redis_agent.holding import Chunk, Holding
+from redis_agent.log import Throttle
+from redis_agent.store import keys
 from redis_agent.store.recovery import Recovery
-from redis_agent.store.stream import EventStream, StreamEntry
+from redis_agent.store.stream import EventStream, Reclaimed, StreamEntry
 from redis_agent.telemetry import Liveness, Telemetry
 
 # A blocked read ends after so many ms, so that stopping needs no cancellation: a cancelled XREADGROUP leaves
@@ -26,7 +29,7 @@ class Queues:
         folded: batches folded but not applied; None when there will be no more.
     """
 
-    read: asyncio.Queue[list[StreamEntry] | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
+    read: asyncio.Queue[Chunk | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
     folded: asyncio.Queue[Folded | None] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
 
 
@@ -34,54 +37,59 @@ class Intake:
     """Reads the stream as one consumer of the group.
 
     Args:
-        batch_size: entries read at once, at most.
-        reclaim_idle_seconds: entries held for longer by another consumer are taken over.
+        holding: what was read and is not finished; says how much to read.
+        reclaim_idle_seconds: entries idle for longer are taken over from their consumers.
     """
 
     def __init__(
         self,
         *,
         stream: EventStream,
+        holding: Holding,
         telemetry: Telemetry,
         liveness: Liveness,
-        batch_size: int,
         reclaim_idle_seconds: float,
     ) -> None:
         self._stream = stream
+        self._holding = holding
         self._telemetry = telemetry
         self._liveness = liveness
-        self._batch_size = batch_size
-        self._reclaim_idle_seconds = reclaim_idle_seconds
+        self._idle_ms = int(reclaim_idle_seconds * 1000)
         self._log = log.get("worker")
-        self._reclaim_cursor = "0-0"
+        self._throttle = Throttle()
+        self._reclaim_due = 0.0
+        self._reclaimed_unsaid = 0
 
     async def run(self, queues: Queues, stop: asyncio.Event) -> None:
-        """Read until told to stop, each batch into `queues.read`; None ends it."""
+        """Read until told to stop, each batch into `queues.read`; None ends it.
+
+        While batches are not applied (the script is slow, the server is out of memory) nothing more is read: at most
+        one batch is being applied and one folded, each with another waiting before it, and one waits here.
+        """
         recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
         own_first = True
-        reclaim_at = 0.0
-        loop = asyncio.get_running_loop()
         while not stop.is_set():
             self._liveness.beat("worker.read")
             try:
                 if own_first:
                     await self._read_own(queues, stop)
                     own_first = False
-                if loop.time() >= reclaim_at:
-                    more = await self._reclaim(queues)
-                    # Spread, so that many workers do not scan together.
-                    wait = self._reclaim_idle_seconds / 2 * random.uniform(0.75, 1.25)  # noqa: S311
-                    reclaim_at = loop.time() + (0 if more else wait)
-                entries = await self._stream.read_new(count=self._batch_size, block_ms=BLOCK_MS)
+                more = await self._reclaim_when_due(queues, stop)
+                await self._holding.room(stop)
+                entries = await self._stream.read_new(count=self._holding.count(), block_ms=1 if more else BLOCK_MS)
                 recovery.succeeded()
             except (RedisError, OSError) as error:
                 # The reply may have been lost after the entries became ours: look at our own first.
                 own_first = True
-                await recovery.after(error, "read")
+                await recovery.after(error, f"read {keys.STREAM}")
                 continue
-            if entries:
-                await queues.read.put(entries)
+            await self._hand_on(entries, queues)
         await queues.read.put(None)
+
+    async def _hand_on(self, entries: list[StreamEntry], queues: Queues) -> None:
+        """What was just read is in hand from here on."""
+        for chunk in self._holding.take(entries):
+            await queues.read.put(chunk)
 
     async def _read_own(self, queues: Queues, stop: asyncio.Event) -> None:
         """Read again what this consumer was given and has not acked."""
@@ -93,22 +101,41 @@ class Intake:
         await queues.folded.join()
         after = "0-0"
         while not stop.is_set():
-            entries = await self._stream.read_own(after=after, count=self._batch_size)
+            await self._holding.room(stop)
+            entries = await self._stream.read_own(after=after, count=self._holding.count())
             if not entries:
                 return
             after = entries[-1].id
             self._log.info("own_pending_read", entries=len(entries))
-            await queues.read.put(entries)
+            await self._hand_on(entries, queues)
 
-    async def _reclaim(self, queues: Queues) -> bool:
+    async def _reclaim_when_due(self, queues: Queues, stop: asyncio.Event) -> bool:
         """One step of the scan for entries that others hold for too long; whether to go on at once."""
-        self._reclaim_cursor, entries = await self._stream.reclaim(
-            cursor=self._reclaim_cursor,
-            idle_ms=int(self._reclaim_idle_seconds * 1000),
-            count=self._batch_size,
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._reclaim_due:
+            return False
+        await self._holding.room(stop)
+        # After a pause of this process what it holds must be its own again before it looks for what is idle.
+        await self._holding.renew()
+        step = await self._stream.reclaim(
+            idle_ms=self._idle_ms, every_ms=self._idle_ms // 2, count=self._holding.count()
         )
-        if entries:
-            self._telemetry.reclaimed.inc(len(entries))
-            self._log.info("reclaimed", entries=len(entries))
-            await queues.read.put(entries)
-        return self._reclaim_cursor != "0-0"
+        # Spread, so that many workers do not come together.
+        wait = self._idle_ms / 2000 * random.uniform(0.75, 1.25)  # noqa: S311
+        self._reclaim_due = loop.time() + (0 if step.more else wait)
+        self._say(step, loop.time())
+        await self._hand_on(step.entries, queues)
+        return step.more
+
+    def _say(self, step: Reclaimed, now: float) -> None:
+        self._telemetry.reclaimed.inc(len(step.entries))
+        self._reclaimed_unsaid += len(step.entries)
+        if self._reclaimed_unsaid and self._throttle.due("reclaimed", now):
+            self._log.info("reclaimed", entries=self._reclaimed_unsaid)
+            self._reclaimed_unsaid = 0
+        if step.deleted:
+            # Each is reported by the server once, to one worker.
+            self._telemetry.events.labels("deleted").inc(len(step.deleted))
+            self._log.warning("entries_deleted_before_applied", entries=len(step.deleted), first=step.deleted[0])
+        if step.problem and self._throttle.due("reclaim_place", now):
+            self._log.warning("reclaim_place_not_kept", key=keys.RECLAIM, problem=step.problem)

@@ -258,11 +258,13 @@ class Scheduler:
 
         await self._housekeeping.trim(keep_going=leading)
         dropped = await self._housekeeping.trim_hard(keep_going=leading)
-        if dropped:
-            self._telemetry.stream_dropped.inc(dropped)
+        if dropped.removed:
+            self._telemetry.stream_dropped.inc(dropped.removed)
+            self._telemetry.stream_dropped_unread.inc(dropped.unread)
             self._log.error(
                 "stream_over_hard_limit",
-                dropped=dropped,
+                dropped=dropped.removed,
+                unread=dropped.unread,
                 why="a consumer group does not read or ack; past REDIS_AGENT_STREAM_HARD_LIMIT entries go all the same",
             )
 

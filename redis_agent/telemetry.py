@@ -65,7 +65,8 @@ class Telemetry:
         r = self.registry
         self.events = Counter(
             "redis_agent_events",
-            "Stream entries by what became of them: applied, dead_letter, stale (another worker applied it).",
+            "Stream entries by what became of them: applied, dead_letter, stale (another worker's by now), deleted "
+            "(gone from the stream before they were applied).",
             ["result"],
             registry=r,
         )
@@ -107,9 +108,18 @@ class Telemetry:
             registry=r,
         )
         self.reclaimed = Counter("redis_agent_reclaimed", "Entries taken over from other consumers.", registry=r)
+        self.in_hand = Gauge("redis_agent_in_hand_bytes", "Events read by this worker and not applied yet.", registry=r)
+        self.names_shared = Gauge(
+            "redis_agent_consumer_name_shared", "1 while another live process has this one's name.", registry=r
+        )
         self.stream_dropped = Counter(
             "redis_agent_stream_dropped",
             "Entries removed from the stream past its hard limit, read or not.",
+            registry=r,
+        )
+        self.stream_dropped_unread = Counter(
+            "redis_agent_stream_dropped_unread",
+            "Those among them that some consumer group had not read and acked.",
             registry=r,
         )
         self.bridge_received = Counter("redis_agent_bridge_received", "Events received from the channel.", registry=r)

@@ -3,7 +3,8 @@
     read -> decode -> fold -> apply (the gate) -> judge
 
 Tasks, each one batch ahead of the next, so that the server reads and applies while this process decodes and
-folds: one reads, one folds, one applies, one judges. What happens to a batch if the process dies:
+folds: one reads, one folds, one applies, one judges; one more renews what takes long. What happens to a batch if the
+process dies:
 
 1. read, not applied                 pending under this consumer's name: read again at the next start under the same
                                      name, or reclaimed by another after REDIS_AGENT_RECLAIM_IDLE_SECONDS
@@ -21,12 +22,14 @@ from redis_agent.alerts import Alert
 from redis_agent.clock import Clock
 from redis_agent.events import MetricEvent, Reason, read
 from redis_agent.folding import Folded, Folding
+from redis_agent.holding import Holding
 from redis_agent.intake import Intake, Queues
 from redis_agent.judge import Judge
 from redis_agent.log import Throttle
+from redis_agent.store import keys
 from redis_agent.store.failures import Remedy
 from redis_agent.store.recovery import Recovery
-from redis_agent.store.stream import Applied, Batch, Conflict, DeadLetter, EventStream, Stale, StreamEntry
+from redis_agent.store.stream import Applied, Batch, Blocked, Conflict, DeadLetter, EventStream, Stale, StreamEntry
 from redis_agent.telemetry import Liveness, Telemetry
 
 # Entries handed out more often than this are tried one by one: one of them may be what their holders died of.
@@ -43,6 +46,7 @@ class Worker:
     Args:
         stream: the stream as this consumer sees it.
         intake: reads it.
+        holding: keeps what was read until it is finished.
         folding: makes batches of what was read.
         judge: judges the touched experiments after each batch.
         max_deliveries: an entry handed out more often than this, also alone, is given up as poisonous.
@@ -54,6 +58,7 @@ class Worker:
         *,
         stream: EventStream,
         intake: Intake,
+        holding: Holding,
         folding: Folding,
         judge: Judge,
         telemetry: Telemetry,
@@ -64,6 +69,7 @@ class Worker:
     ) -> None:
         self._stream = stream
         self._intake = intake
+        self._holding = holding
         self._folding = folding
         self._judge = judge
         self._telemetry = telemetry
@@ -81,6 +87,7 @@ class Worker:
         applied = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._intake.run(queues, stop))
+            tasks.create_task(self._holding.run(applied))
             tasks.create_task(self._fold_all(queues))
             tasks.create_task(self._judge.run(applied))
             await self._apply_all(queues, stop)
@@ -90,19 +97,22 @@ class Worker:
 
     async def _fold_all(self, queues: Queues) -> None:
         """Fold what was read, while the batch before it is being applied."""
-        while (entries := await queues.read.get()) is not None:
+        while (chunk := await queues.read.get()) is not None:
+            entries = chunk.entries
             good = await self._drop_deleted(entries)
-            together = [entry for entry in good if entry.deliveries <= _TOGETHER]
-            batch = self._folding.fold(together, {})
+            folded = self._folding.fold([entry for entry in good if entry.deliveries <= _TOGETHER], {})
             # What was just read is every entry from the first to the last; what was pending before need not be.
-            batch.batch.contiguous = all(entry.deliveries == 1 and not entry.deleted for entry in entries)
-            await queues.folded.put(batch)
+            folded.batch.contiguous = all(entry.deliveries == 1 and not entry.deleted for entry in entries)
             for entry in good:
                 if entry.deliveries > _TOGETHER:
+                    await queues.folded.put(folded)
                     # Really alone: nothing else of ours is in hand when it is noted, nor until it is applied.
                     await queues.folded.join()
-                    await queues.folded.put(await self._fold_alone(entry))
-                    await queues.folded.join()
+                    folded = await self._fold_alone(entry)
+            folded.ends = chunk
+            await queues.folded.put(folded)
+            if folded.suspect:
+                await queues.folded.join()
             queues.read.task_done()
         await queues.folded.put(None)
 
@@ -114,7 +124,7 @@ class Worker:
         try:
             tried = await self._stream.try_alone(entry.id)
         except (RedisError, OSError) as error:
-            self._log.warning("suspect_not_noted", error=str(error)[:200])
+            self._suspects_unusable("suspect_not_noted", error)
             tried = 0
         poisonous = tried > 0 and entry.deliveries > self._max_deliveries
         folded = self._folding.fold([entry], {}, poisonous=poisonous)
@@ -129,6 +139,8 @@ class Worker:
             await self._apply(folded, recovery, stop)
             if folded.suspect:
                 await self._cleared(folded.suspect)
+            if folded.ends is not None:
+                self._holding.finish(folded.ends)
             queues.folded.task_done()
 
     async def _cleared(self, entry_id: str) -> None:
@@ -136,7 +148,11 @@ class Worker:
         try:
             await self._stream.clear_suspect(entry_id)
         except (RedisError, OSError) as error:
-            self._log.warning("suspect_not_cleared", error=str(error)[:200])
+            self._suspects_unusable("suspect_not_cleared", error)
+
+    def _suspects_unusable(self, event: str, error: Exception) -> None:
+        if self._throttle.due(event, asyncio.get_running_loop().time()):
+            self._log.warning(event, key=keys.SUSPECTS, error=str(error)[:200])
 
     async def _apply(self, folded: Folded, recovery: Recovery, stop: asyncio.Event) -> None:
         """Apply a batch until each entry is applied, dead-lettered, or somebody else's."""
@@ -161,6 +177,10 @@ class Worker:
             if isinstance(outcome, Stale):
                 self._telemetry.events.labels("stale").inc(len(entries) - len(outcome.pending))
                 entries = [entry for entry in entries if entry.id in outcome.pending]
+            elif isinstance(outcome, Blocked):
+                self._say_blocked(outcome)
+                # Let go: they stay pending, and are taken up again after the reclaim idle time. The others go on.
+                entries = folded.without("erring" if outcome.key == keys.OUTBOX else "dead")
             else:
                 refused[outcome.experiment_id] = outcome
             folded = self._folding.fold(entries, refused)
@@ -247,6 +267,15 @@ class Worker:
                     example=entry_id,
                     why=letter.reason[:200],
                 )
+
+    def _say_blocked(self, blocked: Blocked) -> None:
+        if self._throttle.due(f"blocked:{blocked.key}", asyncio.get_running_loop().time()):
+            self._log.error(
+                "shared_key_unusable",
+                key=blocked.key,
+                problem=blocked.problem,
+                what="dead letters and error events wait for it; all others go on",
+            )
 
     def _held_back(self, alert: Alert) -> None:
         self._telemetry.alerts.labels(alert.type.value, alert.severity.value, "cooldown").inc()

@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from redis_agent.clock import stream_id
 from redis_agent.store import keys, scripts
-from redis_agent.store.stream import text, trim, trim_hard, whole
+from redis_agent.store.stream import text, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +19,36 @@ class SummaryMark:
     at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What a hard limit has cost: entries removed, and how many of them some group had not read and acked."""
+
+    removed: int = 0
+    unread: int = 0
+
+
 class Housekeeping:
     """The scheduler's writes.
 
     Args:
         stream_max: length the stream of events is trimmed to, as far as groups have read and acked it.
+        stream_max_age_seconds: age past which its entries are trimmed, within the same bounds; 0: none.
         stream_hard: length past which it is trimmed whatever groups have read.
         consumer_expiry_seconds: a consumer that holds nothing is removed after so long.
     """
 
-    def __init__(self, client: Redis, *, stream_max: int, stream_hard: int, consumer_expiry_seconds: float) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        stream_max: int,
+        stream_hard: int,
+        consumer_expiry_seconds: float,
+        stream_max_age_seconds: float = 0,
+    ) -> None:
         self._client = client
         self._stream_max = stream_max
+        self._stream_max_age_ms = int(stream_max_age_seconds * 1000)
         self._stream_hard = stream_hard
         self._expiry_ms = int(consumer_expiry_seconds * 1000)
 
@@ -52,10 +70,10 @@ class Housekeeping:
         await self._client.hset(keys.SCHEDULER, items=["summary_slot", slot, "summary_ms", at_ms])
 
     async def trim(self, keep_going: Callable[[], bool]) -> int:
-        """Trim the stream of events; never what a group has not read and acked. Entries removed."""
+        """Trim the stream of events by length and age; never what a group has not read and acked. Entries removed."""
         removed = 0
         while keep_going():
-            trimmed, over = await trim(self._client, keys.STREAM, self._stream_max)
+            trimmed, over = await trim(self._client, keys.STREAM, self._stream_max, max_age_ms=self._stream_max_age_ms)
             removed += trimmed
             if not trimmed or not over:
                 break
@@ -63,12 +81,15 @@ class Housekeeping:
             await self._forget_before_first(keys.UNAPPLIED, keys.STREAM)
         return removed
 
-    async def trim_hard(self, keep_going: Callable[[], bool]) -> int:
-        """Keep the stream of events within its hard limit. Entries removed."""
-        removed = 0
-        while keep_going() and (step := await trim_hard(self._client, keys.STREAM, self._stream_hard)):
-            removed += step
-        return removed
+    async def trim_hard(self, keep_going: Callable[[], bool]) -> Dropped:
+        """Keep the stream of events within its hard limit."""
+        dropped = Dropped()
+        while keep_going():
+            removed, unread = await trim_hard(self._client, keys.STREAM, self._stream_hard)
+            if not removed:
+                break
+            dropped = Dropped(dropped.removed + removed, dropped.unread + unread)
+        return dropped
 
     async def forget_suspects(self) -> None:
         """Drop suspects that the floor has passed: they were dealt with."""
@@ -114,3 +135,28 @@ def _parts(entry_id: str) -> tuple[int, int]:
         return stream_id(entry_id)
     except ValueError:
         return 0, 0
+
+
+async def trim_hard(client: Redis, stream: str, hard_limit: int) -> tuple[int, int]:
+    """One step of trimming a stream past its hard limit (see `lua/trim_hard.lua`).
+
+    Returns:
+        entries removed, and how many of them some group had not read and acked; the latter is counted in Redis, too.
+    """
+    removed, unread = await scripts.run(client, "trim_hard", [stream, keys.SCHEDULER], [hard_limit])
+    return int(removed), int(unread)
+
+
+async def trim(client: Redis, stream: str, max_length: int, *, max_age_ms: int = 0) -> tuple[int, int]:
+    """One step of trimming any stream of ours (see `lua/trim.lua`).
+
+    Returns:
+        entries removed, and 0 when nothing more is to be trimmed.
+    """
+    try:
+        trimmed, over = await scripts.run(client, "trim", [stream], [max_length, max_age_ms])
+    except ResponseError as error:
+        if "no such key" in str(error).lower():
+            return 0, 0
+        raise
+    return int(trimmed), int(over)

@@ -19,13 +19,15 @@ FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been
 ABOVE = "redis_agent:applied_above"  # HASH: first id -> ids of a batch applied above FLOOR, "a..b" or "a b c"
 OUTBOX_ABOVE = "redis_agent:alerts:applied_above"  # never written: alerts leave in order, so FLOOR says all
 SUSPECTS = "redis_agent:suspects"  # HASH: stream id -> how often it was tried alone
+RECLAIM = "redis_agent:reclaim"  # HASH: cursor, done_ms, seen_ms, rested, deleted; the scan that all workers share
 PARKED = "parked"  # consumer that holds what nobody is known to hold when a group is recreated
 UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to the dead letters
 # HASH: written (position reached), epoch, leader, at (ms), gaps, gap_ms, given_up; and of the last claim: epoch_before,
 # leader_before, silent_ms
 BRIDGE = "redis_agent:bridge"
 BRIDGE_READY = "redis_agent:bridge:ready"  # ZSET owner of a bridge in step -> ms of its last sign of life
-SCHEDULER = "redis_agent:scheduler"  # HASH: swept_ms, summary_slot, summary_ms
+SCHEDULER = "redis_agent:scheduler"  # HASH: swept_ms, summary_slot, summary_ms, stream_dropped_unread
+OWNERS = "redis_agent:owners"  # ZSET name|start of the process -> ms of its last sign of life
 REPLICAS = "redis_agent:replicas"  # ZSET replica|roles -> ms of its last sign of life
 
 LEASE_BRIDGE = "redis_agent:lease:bridge"  # STRING "token:owner" with a TTL

@@ -1,4 +1,4 @@
-"""The stream of events and the gate that applies it: reading, reclaiming, applying, trimming."""
+"""The stream of events and the gate that applies it: reading, reclaiming, renewing, applying."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from redis_agent.store import keys, scripts
 
@@ -124,7 +123,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """Nothing was changed: only these entries are still pending, the others are somebody else's work."""
+    """Nothing was changed: only these entries are still this consumer's, the others are somebody else's work."""
 
     pending: frozenset[str]
 
@@ -136,6 +135,44 @@ class Conflict:
     experiment_id: str
     key: str
     problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Nothing was changed: the batch has something to write to a shared key that has another type.
+
+    Attributes:
+        key: the dead letters (or their ids), or the outbox.
+        problem: what the server says.
+    """
+
+    key: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """One step of the scan for entries that others have held for too long.
+
+    Attributes:
+        more: whether the scan is not complete yet.
+        entries: what is ours now.
+        deleted: ids that were pending but are gone from the stream; they are pending no more.
+        problem: why the scan's place cannot be kept; "" when it is.
+    """
+
+    more: bool
+    entries: list[StreamEntry]
+    deleted: list[str]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """What became of entries in hand: held anew, and gone from the stream (pending no more)."""
+
+    held: int
+    deleted: int
 
 
 class EventStream:
@@ -188,17 +225,29 @@ class EventStream:
         )  # fmt: skip
         return await self._with_deliveries(_entries(reply[0][1]) if reply else [])
 
-    async def reclaim(self, *, cursor: str, idle_ms: int, count: int) -> tuple[str, list[StreamEntry]]:
-        """Take over entries that other consumers have held for too long.
+    async def reclaim(self, *, idle_ms: int, every_ms: int, count: int) -> Reclaimed:
+        """Take over entries that consumers have held for too long: one step of a scan that all workers share.
 
-        Returns:
-            the cursor for the next call ("0-0" when the scan is complete) and the entries. Entries that are
-            gone from the stream are dropped from the pending list by the server.
+        Args:
+            idle_ms: what counts as too long.
+            every_ms: a complete scan is not begun again before that.
+            count: entries, at most.
         """
-        reply = await self._client.execute_command(
-            "XAUTOCLAIM", keys.STREAM, keys.GROUP, self._consumer, idle_ms, cursor, "COUNT", count
+        more, rows, deliveries, deleted, problem = await scripts.run(
+            self._client,
+            "reclaim",
+            [keys.STREAM, keys.RECLAIM],
+            [keys.GROUP, self._consumer, idle_ms, every_ms, count],
         )
-        return reply[0].decode(), await self._with_deliveries(_entries(reply[1]))
+        entries = [
+            entry._replace(deliveries=int(times)) for entry, times in zip(_entries(rows), deliveries, strict=True)
+        ]
+        return Reclaimed(bool(more), entries, [text(entry_id) for entry_id in deleted], text(problem))
+
+    async def renew(self, ids: Sequence[str]) -> Renewed:
+        """Keep entries that are in hand for long from being taken over, as far as they are still ours."""
+        held, deleted = await scripts.run(self._client, "renew", [keys.STREAM], [keys.GROUP, self._consumer, *ids])
+        return Renewed(int(held), int(deleted))
 
     async def _with_deliveries(self, entries: list[StreamEntry]) -> list[StreamEntry]:
         """Note how often the server has handed out entries that are this consumer's now."""
@@ -217,7 +266,7 @@ class EventStream:
         deliveries = {text(row["message_id"]): int(row["times_delivered"]) for row in rows}
         return [entry._replace(deliveries=deliveries.get(entry.id, 2)) for entry in entries]
 
-    async def apply(self, batch: Batch) -> Applied | Stale | Conflict:
+    async def apply(self, batch: Batch) -> Applied | Stale | Conflict | Blocked:
         """Apply a batch in one atomic step, once (see `lua/apply_batch.lua`)."""
         experiment_keys: list[str] = []
         blobs: list[bytes | str] = []
@@ -280,26 +329,6 @@ class EventStream:
         """Drop pending entries whose data is gone from the stream; there is nothing left to apply."""
         await self._client.xack(keys.STREAM, keys.GROUP, *ids)
 
-    async def trim(self, max_length: int) -> tuple[int, int]:
-        """One step of trimming the stream; entries removed, and entries still over the length."""
-        return await trim(self._client, keys.STREAM, max_length)
-
-
-async def trim_hard(client: Redis, stream: str, hard_limit: int) -> int:
-    """One step of trimming a stream past its hard limit; entries removed, read or not (see `lua/trim_hard.lua`)."""
-    return int(await scripts.run(client, "trim_hard", [stream], [hard_limit]))
-
-
-async def trim(client: Redis, stream: str, max_length: int) -> tuple[int, int]:
-    """One step of trimming any stream of ours (see `lua/trim.lua`)."""
-    try:
-        trimmed, over = await scripts.run(client, "trim", [stream], [max_length])
-    except ResponseError as error:
-        if "no such key" in str(error).lower():
-            return 0, 0
-        raise
-    return int(trimmed), int(over)
-
 
 def _entries(rows: list[Any]) -> list[StreamEntry]:
     entries = []
@@ -336,10 +365,12 @@ def _received_ms(at: bytes | None) -> int | None:
     return int(at) if at is not None and at.isdigit() and len(at) <= 14 else None
 
 
-def _applied(batch: Batch, reply: list[Any]) -> Applied | Stale | Conflict:
+def _applied(batch: Batch, reply: list[Any]) -> Applied | Stale | Conflict | Blocked:
     outcome = reply[0]
     if outcome == b"stale":
         return Stale(frozenset(entry_id.decode() for entry_id in reply[1:]))
+    if outcome == b"blocked":
+        return Blocked(text(reply[1]), text(reply[2]))
     if outcome == b"conflict":
         experiment_id = batch.updates[int(reply[1]) - 1].experiment_id
         return Conflict(experiment_id, text(reply[2]), text(reply[3]))

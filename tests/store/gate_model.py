@@ -191,8 +191,7 @@ class GateModel:
             alerts: (cooldown key, alert id, data) of the batch's error alerts.
             broken: experiments whose aggregate cannot take sums.
         """
-        still = frozenset(i for i in ids if i in self.pending)
-        self.pending |= dict.fromkeys(still, consumer)
+        still = frozenset(i for i in ids if self.pending.get(i) == consumer)
         if len(still) < len(ids):
             return Expected("stale", still)
         batch = [(i, self.event(i)) for i in ids]

@@ -1,21 +1,26 @@
 """What the gate refuses it refuses before its first write: nothing is ever half applied."""
 
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from redis_agent.store import keys
+from redis_agent.store.client import connect
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.stream import (
     Applied,
     Batch,
+    Blocked,
     Conflict,
     DeadLetter,
     ErrorAlert,
     EventStream,
     ExperimentUpdate,
+    Renewed,
     Stale,
 )
 
@@ -47,7 +52,7 @@ async def pending_batch(client: Redis, stream: EventStream) -> Batch:
     )
 
 
-@pytest.mark.parametrize("key", [keys.DEAD_LETTERS, keys.OUTBOX, keys.EXPERIMENTS, keys.UNAPPLIED])
+@pytest.mark.parametrize("key", [keys.EXPERIMENTS, keys.ABOVE])
 async def test_shared_key_of_the_wrong_type_stops_the_batch_before_its_first_write(raw: Redis, key: str) -> None:
     stream = event_stream(raw)
     batch = await pending_batch(raw, stream)
@@ -58,6 +63,7 @@ async def test_shared_key_of_the_wrong_type_stops_the_batch_before_its_first_wri
             await stream.apply(batch)
         failure = classify(caught.value)
         assert (failure.remedy, failure.kind) == (Remedy.FATAL, "wrongtype"), caught.value
+        assert key in str(caught.value)
 
     assert not await raw.exists(keys.aggregate("a"), keys.aggregate("b"), keys.raw_events("a"))
     assert (await raw.xpending(keys.STREAM, keys.GROUP))["pending"] == 2
@@ -65,6 +71,92 @@ async def test_shared_key_of_the_wrong_type_stops_the_batch_before_its_first_wri
     assert isinstance(await stream.apply(batch), Applied)
     assert await raw.hget(keys.aggregate("a"), "c0_count") == b"1"
     assert await raw.xlen(keys.DEAD_LETTERS) == await raw.xlen(keys.OUTBOX) == 1
+
+
+@pytest.mark.parametrize("key", [keys.DEAD_LETTERS, keys.UNAPPLIED, keys.OUTBOX])
+async def test_dead_letters_or_outbox_of_the_wrong_type_stop_only_what_must_be_written_there(
+    raw: Redis, key: str
+) -> None:
+    stream = event_stream(raw)
+    batch = await pending_batch(raw, stream)
+    await raw.set(key, "something else")
+
+    outcome = await stream.apply(batch)
+    assert isinstance(outcome, Blocked)
+    assert outcome.key == key
+    assert not await raw.exists(keys.aggregate("a"), keys.aggregate("b"), keys.raw_events("a"))
+    assert (await raw.xpending(keys.STREAM, keys.GROUP))["pending"] == 2
+
+    assert isinstance(await stream.apply(Batch(batch.ids[:1], [update("a")])), Applied)
+    await raw.delete(key)
+    assert isinstance(await stream.apply(Batch(batch.ids[1:], dead=[replace(batch.dead[0], position=0)])), Applied)
+    assert await raw.xlen(keys.DEAD_LETTERS) == 1
+
+
+@pytest.mark.parametrize("right", ["xack", "rpush", "ltrim", "zadd", "hset", "xadd", "sadd", "set", "hgetall", "hmget"])
+async def test_right_taken_away_between_two_batches_leaves_nothing_half_applied(
+    raw: Redis, redis_url: str, right: str
+) -> None:
+    parts = urlsplit(redis_url)
+    await raw.execute_command("ACL", "SETUSER", "fickle", "on", ">secret", "~*", "&*", "+@all")
+    fickle = connect(parts._replace(netloc=f"fickle:secret@{parts.netloc}").geturl(), name="test-fickle")
+    try:
+        stream = event_stream(fickle)
+        batch = await pending_batch(raw, stream)
+        await raw.execute_command("ACL", "SETUSER", "fickle", f"-{right}")
+
+        for _ in range(2):
+            with pytest.raises(ResponseError) as caught:
+                await stream.apply(batch)
+            assert classify(caught.value).kind == "noperm", caught.value
+        assert not await raw.exists(keys.aggregate("a"), keys.raw_events("a"), keys.DEAD_LETTERS, keys.OUTBOX)
+
+        await raw.execute_command("ACL", "SETUSER", "fickle", f"+{right}")
+        assert isinstance(await stream.apply(batch), Applied)
+        assert await raw.hget(keys.aggregate("a"), "c0_count") == b"1"
+    finally:
+        await fickle.aclose()
+        await raw.execute_command("ACL", "DELUSER", "fickle")
+
+
+@pytest.mark.parametrize("key", [keys.FLOOR, keys.ABOVE])
+async def test_group_is_not_created_anew_while_what_was_applied_cannot_be_read(raw: Redis, key: str) -> None:
+    stream = event_stream(raw)
+    await stream.apply(await pending_batch(raw, stream))
+    await raw.xgroup_destroy(keys.STREAM, keys.GROUP)
+    floor = await raw.get(keys.FLOOR)
+    await raw.delete(key)
+    await raw.rpush(key, "something else")
+
+    with pytest.raises(ResponseError, match=key):
+        await stream.ensure_group()
+    assert await raw.xinfo_groups(keys.STREAM) == []
+
+    await raw.delete(key)
+    await raw.set(keys.FLOOR, floor)
+    assert await stream.ensure_group() == floor.decode()
+
+
+async def test_worker_that_lost_its_entries_takes_nothing_back_from_who_has_them_now(raw: Redis) -> None:
+    slow, quick = event_stream(raw, "slow"), event_stream(raw, "quick")
+    batch = await pending_batch(raw, slow)
+    taken = await quick.reclaim(idle_ms=0, every_ms=0, count=1)
+    assert [entry.id for entry in taken.entries] == batch.ids[:1]
+
+    assert await slow.renew(batch.ids) == Renewed(held=1, deleted=0)
+    outcome = await slow.apply(batch)
+
+    assert isinstance(outcome, Stale)
+    assert outcome.pending == {batch.ids[1]}
+    owners = {row["message_id"].decode(): row["consumer"] for row in await pending(raw)}
+    assert owners == {batch.ids[0]: b"quick", batch.ids[1]: b"slow"}
+    assert isinstance(await quick.apply(Batch(batch.ids[:1], [update("a")])), Applied)
+    assert isinstance(await slow.apply(Batch(batch.ids[1:], [update("a")])), Applied)
+    assert await raw.hget(keys.aggregate("a"), "events_total") == b"2"
+
+
+async def pending(client: Redis) -> list[dict[str, Any]]:
+    return list(await client.xpending_range(keys.STREAM, keys.GROUP, "-", "+", 1000))
 
 
 @pytest.mark.parametrize("kind", ["aggregate", "raw_events", "fold_state"])
@@ -138,7 +230,7 @@ async def test_group_lost_while_an_older_batch_was_pending_applies_nothing_twice
 
     await raw.xgroup_destroy(keys.STREAM, keys.GROUP)
     assert await quick.ensure_group() is not None
-    _, parked = await quick.reclaim(cursor="0-0", idle_ms=0, count=10)
+    parked = (await quick.reclaim(idle_ms=0, every_ms=0, count=10)).entries
     again = [entry.id for entry in [*parked, *await quick.read_new(count=10, block_ms=1)]]
     assert len(again) == 3
     assert not set(again) & set(ids)

@@ -1,13 +1,14 @@
 """Trimming and the removal of consumers never cost an entry that somebody still needs."""
 
+import asyncio
 import random
 
 import pytest
 from redis.asyncio import Redis
 
 from redis_agent.store import keys, scripts
-from redis_agent.store.housekeeping import Housekeeping
-from redis_agent.store.stream import EventStream, trim
+from redis_agent.store.housekeeping import Dropped, Housekeeping, trim, trim_hard
+from redis_agent.store.stream import EventStream
 
 
 def event_stream(client: Redis, consumer: str = "c1", **limits: int) -> EventStream:
@@ -89,15 +90,114 @@ async def test_consumer_seen_lately_is_kept(raw: Redis) -> None:
     assert await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=60).remove_consumers() == []
 
 
-async def test_hard_limit_removes_what_a_forgotten_group_has_not_read(raw: Redis) -> None:
-    await raw.xgroup_create(keys.STREAM, "forgotten", id="0", mkstream=True)
-    async with raw.pipeline() as pipe:
-        for _ in range(2000):
-            pipe.xadd(keys.STREAM, {"n": 1})
+async def fill(client: Redis, count: int, *, first_ms: int = 0, data: bytes = b"x") -> None:
+    async with client.pipeline() as pipe:
+        for n in range(count):
+            pipe.xadd(keys.STREAM, {"data": data}, id=f"{first_ms + n}-1" if first_ms else "*")
         await pipe.execute()
+
+
+async def test_hard_limit_removes_what_a_forgotten_group_has_not_read_and_counts_that(raw: Redis) -> None:
+    await raw.xgroup_create(keys.STREAM, "forgotten", id="0", mkstream=True)
+    await fill(raw, 2000)
     house = Housekeeping(raw, stream_max=100, stream_hard=1000, consumer_expiry_seconds=0)
 
     assert await house.trim(keep_going=lambda: True) == 0, "unread entries stay as long as there is room"
-    removed = await house.trim_hard(keep_going=lambda: True)
-    assert removed == 2000 - await raw.xlen(keys.STREAM)
-    assert 1000 <= await raw.xlen(keys.STREAM) < 1200, "whole nodes of the stream go, not single entries"
+    assert await house.trim_hard(keep_going=lambda: True) == Dropped(removed=1000, unread=1000)
+    assert await raw.xlen(keys.STREAM) == 1000
+    assert await house.trim_hard(keep_going=lambda: True) == Dropped()
+    assert await raw.hget(keys.SCHEDULER, "stream_dropped_unread") == b"1000", "kept for whoever asks later"
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_what_the_hard_limit_drops_unread_or_unacked_is_counted_exactly(raw: Redis, seed: int) -> None:
+    rng = random.Random(seed)
+    groups = ["g1", "g2"][: rng.randint(0, 2)]
+    for group in groups:
+        await raw.xgroup_create(keys.STREAM, group, id="0", mkstream=True)
+    await fill(raw, 300)
+    ids = [entry_id for entry_id, _ in await raw.xrange(keys.STREAM)]
+    needed: set[bytes] = set()
+    for group in groups:
+        read = rng.randint(0, 300)
+        if read:
+            await raw.xreadgroup(group, "c", {keys.STREAM: ">"}, count=read)
+        acked = [entry_id for entry_id in ids[:read] if rng.random() < 0.5]
+        if acked:
+            await raw.xack(keys.STREAM, group, *acked)
+        needed |= set(ids) - set(acked)
+    hard = rng.randint(1, 299)
+    house = Housekeeping(raw, stream_max=1000, stream_hard=hard, consumer_expiry_seconds=0)
+
+    dropped = await house.trim_hard(keep_going=lambda: True)
+
+    gone = ids[: 300 - hard]
+    assert dropped == Dropped(removed=len(gone), unread=len(needed & set(gone)))
+    assert [entry_id for entry_id, _ in await raw.xrange(keys.STREAM)] == ids[300 - hard :]
+
+
+async def test_age_trims_what_is_older_but_never_what_a_group_has_not_read_and_acked(raw: Redis) -> None:
+    now_ms = 1000 * int((await raw.time())[0])
+    await fill(raw, 250, first_ms=now_ms - 3_600_000)
+    await fill(raw, 50)
+    old = [entry_id for entry_id, _ in await raw.xrange(keys.STREAM, count=250)]
+    await raw.xgroup_create(keys.STREAM, "g", id="0")
+    await raw.xreadgroup("g", "c", {keys.STREAM: ">"}, count=240)
+    await raw.xack(keys.STREAM, "g", *old[:180], *old[181:240])
+
+    def house(age_seconds: float) -> Housekeeping:
+        return Housekeeping(
+            raw, stream_max=1000, stream_hard=1000, consumer_expiry_seconds=0,
+            stream_max_age_seconds=age_seconds,
+        )  # fmt: skip
+
+    assert await house(0).trim(keep_going=lambda: True) == 0, "off"
+    assert await house(7200).trim(keep_going=lambda: True) == 0, "all are younger"
+    assert await house(60).trim(keep_going=lambda: True) == 180, "up to the one that is pending"
+    await raw.xack(keys.STREAM, "g", old[180])
+    assert await house(60).trim(keep_going=lambda: True) == 60, "up to the first that is unread"
+    await raw.xgroup_destroy(keys.STREAM, "g")
+    assert await house(60).trim(keep_going=lambda: True) == 10
+    assert await raw.xlen(keys.STREAM) == 50
+
+
+async def test_stream_that_is_past_its_age_altogether_is_emptied_a_hundred_at_a_time(raw: Redis) -> None:
+    await fill(raw, 250, first_ms=1)
+    steps = [await trim(raw, keys.STREAM, 1000, max_age_ms=1000) for _ in range(4)]
+    assert [trimmed for trimmed, _ in steps] == [100, 100, 50, 0]
+    assert [bool(over) for _, over in steps] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("hard", [False, True])
+async def test_large_entries_are_trimmed_a_megabyte_at_a_time(raw: Redis, hard: bool) -> None:
+    await fill(raw, 40, data=b"x" * 500_000)
+    if hard:
+        removed, _ = await trim_hard(raw, keys.STREAM, 1)
+    else:
+        removed, _ = await trim(raw, keys.STREAM, 1)
+    assert 1 <= removed <= 20
+
+
+async def test_consumer_that_reads_while_it_is_being_removed_loses_nothing(raw: Redis) -> None:
+    await raw.xgroup_create(keys.STREAM, keys.GROUP, id="0", mkstream=True)
+    await fill(raw, 600)
+    read: list[bytes] = []
+    removed = 0
+
+    async def remove() -> None:
+        nonlocal removed
+        while len(read) < 600:
+            removed += await scripts.run(raw, "remove_consumer", [keys.STREAM], [keys.GROUP, "c", 0])
+
+    async def consume() -> None:
+        while len(read) < 600:
+            (given,) = await raw.execute_command(
+                "XREADGROUP", "GROUP", keys.GROUP, "c", "COUNT", 1, "STREAMS", keys.STREAM, ">"
+            )
+            (entry_id, _) = given[1][0]
+            read.append(entry_id)
+            assert await raw.xack(keys.STREAM, keys.GROUP, entry_id) == 1, "still pending, whoever removed whom"
+
+    await asyncio.gather(remove(), consume())
+    assert removed, "the race was run"
+    assert len(set(read)) == 600

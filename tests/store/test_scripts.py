@@ -16,7 +16,7 @@ from redis_agent.store import keys, scripts
 from redis_agent.store.aggregates import Aggregates, DerivedUpdate
 from redis_agent.store.dead_letters import DeadLetters
 from redis_agent.store.failures import Remedy, classify
-from redis_agent.store.housekeeping import Housekeeping
+from redis_agent.store.housekeeping import Housekeeping, trim
 from redis_agent.store.inspection import Inspection
 from redis_agent.store.lease import Lease, fencing_token
 from redis_agent.store.mirror import Mirror, Written
@@ -129,7 +129,9 @@ async def run_every_wrapper(raw: Redis) -> None:
     await stream.ensure_group()
     (entry,) = await stream.read_new(count=1, block_ms=1)
     assert isinstance(await stream.apply(Batch([entry.id], [update("e", a=1)])), Applied)
-    await stream.trim(0)
+    await stream.renew([entry.id])
+    await stream.reclaim(idle_ms=1000, every_ms=1000, count=1)
+    await trim(raw, keys.STREAM, 0)
     await Aggregates(raw).write_derived([DerivedUpdate("e", "1", {"rate": "1"}, ["old"])])
     await Outbox(raw).raise_([alert(1)])
     delivery = Delivery(reader=raw, client=raw, consumer="me", channel=CHANNEL)

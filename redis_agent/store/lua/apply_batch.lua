@@ -1,10 +1,10 @@
 #!lua
 -- The gate: apply a batch of stream entries once, all or nothing.
 --
--- Every entry must still be pending for the group; then the sums that Python folded are added, what could
+-- Every entry must still be pending under this consumer; then the sums that Python folded are added, what could
 -- not be read goes to the dead letters, error alerts enter the outbox, and the entries are acked. When an
--- entry is no longer pending (somebody else applied it), nothing is changed. Lua does not roll back, so
--- everything is read and checked before the first write.
+-- entry is no longer ours (somebody else applied it, or took it over), nothing is changed. Lua does not roll back, so
+-- everything is read and checked before the first write, also whether this user may do what follows.
 --
 -- KEYS: stream, dead_letters, outbox, experiments, floor, above, unapplied,
 --       then for each experiment: aggregate, raw_events, fold_state,
@@ -20,8 +20,9 @@
 --   max_fields, max_raw, max_dead}     numbers as text where they may be fractions
 -- returns: {'applied', aggregates, refused, alerts}: for each experiment its aggregate as field, value...;
 --            refused: [experiment number, name]... beyond max_fields; for each alert 1 if raised, else 0
---          {'stale', id...}: the ids that are still pending; nothing was changed
+--          {'stale', id...}: the ids that are still ours; nothing was changed
 --          {'conflict', experiment number, key, problem}: a key of the wrong form; nothing was changed
+--          {'blocked', key, problem}: dead letters or alerts cannot be written; nothing was changed
 -- cost: O(N + F) for N entries and F touched fields
 local STREAM, DEAD, OUTBOX, INDEX, FLOOR, ABOVE, UNAPPLIED = unpack(KEYS, 1, 7)
 local group, consumer, n = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -89,8 +90,8 @@ end
 
 -- 1. The gate -------------------------------------------------------------------------------------------
 -- Usually the batch is just what this consumer has pending between its first and its last id: one range says so.
--- Otherwise (some are gone, or others of ours lie between) XCLAIM asks for each. It makes the entries ours, which is
--- harmless: whoever holds an entry folds it again. It is not asked first because every id would go into the AOF.
+-- Otherwise (some are gone, or others of ours lie between) each is asked for. What another consumer holds by now is left
+-- to it: a worker that was stopped and comes back takes nothing from whoever took over from it.
 local function all_pending()
   local rows = redis.call('XPENDING', STREAM, group, ARGV[4], ARGV[3 + n], n, consumer)
   if #rows < n then
@@ -105,23 +106,47 @@ local function all_pending()
 end
 
 if not all_pending() then
-  local pending = redis.call('XCLAIM', STREAM, group, consumer, 0, unpack(ARGV, 4, 4 + n))
-  if #pending < n then
-    return {'stale', unpack(pending)}
+  local ours = {}
+  for i = 4, 3 + n do
+    if redis.call('XPENDING', STREAM, group, ARGV[i], ARGV[i], 1, consumer)[1] then
+      ours[#ours + 1] = ARGV[i]
+    end
+  end
+  if #ours < n then
+    return {'stale', unpack(ours)}
   end
 end
 
 -- 2. Read and check; nothing is written yet -------------------------------------------------------------
 local plan = cjson.decode(ARGV[5 + n])
--- Keys that all experiments share: of the wrong type, they stop everything, with an error that names the command.
-redis.call('ZCARD', INDEX)
-redis.call('HLEN', ABOVE)
-if #plan.dead > 0 then
-  redis.call('XLEN', DEAD)
-  redis.call('SCARD', UNAPPLIED)
+-- Keys that all experiments share: of the wrong type, these two stop everything.
+for key, size in pairs({[INDEX] = 'ZCARD', [ABOVE] = 'HLEN'}) do
+  local problem = redis.pcall(size, key)
+  if type(problem) == 'table' then
+    return redis.error_reply(problem.err .. ' (key ' .. key .. ')')
+  end
 end
-if #plan.alerts > 0 then
-  redis.call('XLEN', OUTBOX)
+-- These stop only what must be written there.
+local function blocked(key, size)
+  local problem = redis.pcall(size, key)
+  if type(problem) == 'table' then
+    if not problem.err:find('WRONGTYPE', 1, true) then
+      return redis.error_reply(problem.err)
+    end
+    return {'blocked', key, problem.err}
+  end
+end
+local hindrance = #plan.dead > 0 and (blocked(DEAD, 'XLEN') or blocked(UNAPPLIED, 'SCARD'))
+  or #plan.alerts > 0 and blocked(OUTBOX, 'XLEN')
+if hindrance then
+  return hindrance
+end
+-- A key of an experiment: of the wrong type it costs its own events; whatever else is the matter is not its fault.
+local function conflict(e, key, problem)
+  if not problem:find('WRONGTYPE', 1, true) then
+    return redis.error_reply(problem)
+  end
+  return {'conflict', e, key, problem}
 end
 local writes, refused = {}, {}
 for e, change in ipairs(plan.experiments) do
@@ -139,19 +164,19 @@ for e, change in ipairs(plan.experiments) do
   end
   local values = redis.pcall('HMGET', aggregate, unpack(names))
   if values.err then
-    return {'conflict', e, aggregate, values.err}
+    return conflict(e, aggregate, values.err)
   end
   if plan.max_raw > 0 then
     local length = redis.pcall('LLEN', raw_events)
     if type(length) == 'table' then
-      return {'conflict', e, raw_events, length.err}
+      return conflict(e, raw_events, length.err)
     end
   end
   local known = {}
   if #change.gauges > 0 then
     known = redis.pcall('HMGET', fold_state, unpack(state_names))
     if known.err then
-      return {'conflict', e, fold_state, known.err}
+      return conflict(e, fold_state, known.err)
     end
   end
   local fields -- in use, counted when the first new name comes
@@ -228,6 +253,36 @@ for e, change in ipairs(plan.experiments) do
   end
   writes[e] = {aggregate = aggregate, raw_events = raw_events, fold_state = fold_state, set = set, state = state}
 end
+
+-- A right may have been taken away since the last batch, and one that is missing half-way would leave sums that are added
+-- again. Keys of one kind have one prefix: the first stands for all.
+local function must_be_allowed(command, key, ...)
+  if not redis.acl_check_cmd(command, key, ...) then
+    error({err = 'NOPERM this user may not run ' .. command .. ' on ' .. key .. '; nothing was applied'})
+  end
+end
+if writes[1] then
+  must_be_allowed('HSET', writes[1].aggregate, 'f', '1')
+  must_be_allowed('HGETALL', writes[1].aggregate)
+  must_be_allowed('HSET', writes[1].fold_state, 'f', '1')
+  if plan.max_raw > 0 then
+    must_be_allowed('RPUSH', writes[1].raw_events, '1')
+    must_be_allowed('LTRIM', writes[1].raw_events, '-1', '-1')
+  end
+  must_be_allowed('ZADD', INDEX, 'GT', '1', 'e')
+end
+if #plan.dead > 0 then
+  must_be_allowed('XADD', DEAD, '*', 'f', '1')
+  must_be_allowed('SADD', UNAPPLIED, 'id')
+end
+if #plan.alerts > 0 then
+  local cooldown, burst = KEYS[8 + 3 * #plan.experiments], KEYS[9 + 3 * #plan.experiments]
+  must_be_allowed('EXISTS', cooldown)
+  must_be_allowed('SET', cooldown, 'id', 'NX', 'EX', '1')
+  must_be_allowed('EXPIRE', burst, '1')
+  must_be_allowed('XADD', OUTBOX, '*', 'f', '1')
+end
+must_be_allowed('XACK', STREAM, group, ARGV[4])
 
 -- 3. Write: from here on nothing can fail ---------------------------------------------------------------
 local blob = 6 + n

@@ -14,8 +14,14 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
     end
   end
 end
-local floor = redis.call('GET', KEYS[2]) or '0-0'
-local records = redis.call('HGETALL', KEYS[3])
+local floor, records = redis.pcall('GET', KEYS[2]), redis.pcall('HGETALL', KEYS[3])
+for key, found in pairs({[KEYS[2]] = floor, [KEYS[3]] = records}) do
+  if type(found) == 'table' and found.err then
+    -- Without them nobody knows what was applied: better to stand still than to apply it again.
+    return redis.error_reply(found.err .. ' (key ' .. key .. ')')
+  end
+end
+floor = floor or '0-0'
 redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], floor, 'MKSTREAM')
 
 -- What is remembered, as ranges of ids that were all applied, ascending; single ids are ranges of one.
