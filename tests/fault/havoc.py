@@ -1,0 +1,284 @@
+"""A seeded schedule of faults against real processes, each behind a proxy of its own, and a ledger of what is owed."""
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from redis_agent.embedded import EmbeddedServer
+from tests.fault.proxy import Proxy
+from tests.ledger import Ledger, check_replay, compare
+from tests.processes import AgentProcess, Agents, unused_port
+from tests.waiting import eventually
+
+METRICS, ORCHESTRATOR = "fullsend:metrics", "fullsend:to_orchestrator"
+STREAM, GROUP, OUTBOX = "fullsend:metrics:stream", "redis_agent", "fullsend:alerts"
+READY = "redis_agent:bridge:ready"
+LEASES = {role: f"redis_agent:lease:{role}" for role in ("bridge", "dispatcher", "scheduler")}
+ROLES = {"bridge": 2, "worker": 3, "dispatcher": 2, "scheduler": 2}
+# So many that there is always an alert to raise and to deliver.
+ERROR_TYPES = 500
+# Longer than the lease of a second under which the tests' agents run.
+PAUSE_SECONDS = 1.6
+
+
+class Victim:
+    """An agent behind its proxy."""
+
+    def __init__(self, role: str, proxy: Proxy, agent: AgentProcess) -> None:
+        self.role = role
+        self.proxy = proxy
+        self.agent = agent
+
+
+class Havoc:
+    """Publishes at a steady rate while one fault after another is done.
+
+    Args:
+        server: of which everything is the test's; AOF is on.
+        seed: of the schedule and of the events; the same seed does the same faults in the same order.
+    """
+
+    def __init__(self, server: EmbeddedServer, directory: Path, *, seed: int, rate: int = 300) -> None:
+        self._server = server
+        self._rng = random.Random(seed)
+        self.ledger = Ledger(random.Random(seed + 1), error_types=ERROR_TYPES)
+        self._rate = rate
+        self.agents = Agents(server.url, directory)
+        self._victims: list[Victim] = []
+        self._client: Redis = Redis.from_url(server.url, protocol=2, single_connection_client=True)
+        self._control: Redis = Redis.from_url(server.url, protocol=2)
+        self.done: Counter[str] = Counter()
+        self._over = asyncio.Event()
+        self.received: set[bytes] = set()
+        self._dead: set[bytes] = set()
+
+    @property
+    def faults(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """Every fault by its name."""
+        processes = {
+            f"{role} {how}": lambda role=role, how=how: self._process(role, how)  # type: ignore[misc]
+            for role in ROLES
+            for how in ("SIGKILL", "SIGSTOP", "SIGTERM")
+        }
+        return processes | {
+            "bridge's subscription cut": self._cut_subscription,
+            "connections cut": self._cut_connections,
+            "replies late": self._delay,
+            "network hangs": self._hang,
+            "CLIENT KILL TYPE normal": lambda: self._command("CLIENT", "KILL", "TYPE", "normal"),
+            "SCRIPT FLUSH": lambda: self._command("SCRIPT", "FLUSH"),
+            "XGROUP DESTROY": lambda: self._command("XGROUP", "DESTROY", STREAM, GROUP),
+            "XGROUP DESTROY of the dispatcher": lambda: self._command("XGROUP", "DESTROY", OUTBOX, "dispatcher"),
+            "maxmemory reached": self._out_of_memory,
+            "read-only replica": self._read_only,
+        }
+
+    async def run(self, schedule: Callable[[random.Random], "asyncio.Future[None] | Any"]) -> None:
+        """Start everything, publish, let `schedule` do its faults, come to rest, compare.
+
+        Raises:
+            AssertionError: something was lost, counted twice, or does not come to rest.
+        """
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._client.aclose)
+            stack.push_async_callback(self._control.aclose)
+            stack.callback(self.agents.end)
+            stack.callback(self._over.set)
+            try:
+                await self._start(stack)
+                publishing = asyncio.create_task(self._publish())
+                await schedule(self._rng)
+                self._over.set()
+                await publishing
+                await self.rest()
+                await self._compare()
+            except BaseException:
+                for log in self.agents.logs():
+                    print(log)
+                raise
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        listener = self._control.pubsub()
+        stack.push_async_callback(listener.aclose)
+        await listener.subscribe(ORCHESTRATOR)
+        listening = asyncio.create_task(self._listen(listener))
+        stack.callback(listening.cancel)
+        for role, replicas in ROLES.items():
+            for n in range(replicas):
+                proxy = await stack.enter_async_context(Proxy(self._server.port))
+                agent = self.agents.start(
+                    role, url=proxy.url, REDIS_AGENT_CONSUMER=f"{role}{n}", REDIS_AGENT_MAX_ERROR_ALERTS=ERROR_TYPES
+                )
+                self._victims.append(Victim(role, proxy, agent))
+        await self._in_step()
+
+    async def _listen(self, listener: Any) -> None:
+        async for message in listener.listen():
+            if message["type"] == "message":
+                self.received.add(message["data"])
+
+    async def _publish(self) -> None:
+        loop = asyncio.get_running_loop()
+        began, sent = loop.time(), 0
+        while not self._over.is_set():
+            while sent < (loop.time() - began) * self._rate:
+                assert await self._client.publish(METRICS, self.ledger.next_event()), "a bridge always listens"
+                sent += 1
+            await asyncio.sleep(0.01)
+
+    # Faults --------------------------------------------------------------------------------------------------------
+
+    async def do(self, fault: str) -> None:
+        """One fault; one that a bridge suffers waits until another is in step."""
+        await self._in_step()
+        await self.faults[fault]()
+        self.done[fault] += 1
+
+    async def lose_replies(self, kind: str, times: int) -> int:
+        """Lose replies of one kind, wherever it is sent next; how many were lost."""
+        lost = 0
+        for _ in range(times):
+            await self._in_step()
+            before = sum(v.proxy.lost[kind] for v in self._victims)
+            senders = [v for v in self._victims if v.proxy.seen[kind]]
+            for victim in senders[:1] if kind == "SUBSCRIBE" else senders:
+                victim.proxy.lose_replies(kind)
+            if kind in ("SUBSCRIBE", "CLIENT", "HELLO", "SELECT"):  # only sent when a connection is made
+                self._rng.choice(senders[:1]).proxy.cut()
+
+            def some(before: int = before) -> bool:
+                return sum(v.proxy.lost[kind] for v in self._victims) > before
+
+            try:
+                await eventually(some, 4, what=f"a reply of {kind} is lost")
+            except AssertionError:
+                break  # it is not sent in this state
+            finally:
+                for victim in self._victims:
+                    victim.proxy.forgive()
+            lost += sum(v.proxy.lost[kind] for v in self._victims) - before
+        self.done[f"reply lost: {kind}"] += lost
+        return lost
+
+    def kinds(self) -> list[str]:
+        """Every kind of command that was sent so far."""
+        return sorted({kind for victim in self._victims for kind in victim.proxy.seen})
+
+    async def _in_step(self) -> None:
+        """Every agent lives, and each bridge was in step a moment ago."""
+        for victim in self._victims:
+            if not victim.agent.alive:
+                victim.agent.start()
+
+        async def told() -> bool:
+            try:
+                now = int((await self._control.time())[0]) * 1000
+                owners = await self._control.zrangebyscore(READY, now - 1_500, "+inf")
+            except RedisError:
+                return False
+            bridges = [f"bridge{n}-".encode() for n in range(ROLES["bridge"])]
+            owners = [owner for owner in owners if owner not in self._dead]
+            return all(any(owner.startswith(bridge) for owner in owners) for bridge in bridges)
+
+        await eventually(told, 30, interval=0.05, what="every bridge is in step")
+
+    async def _chosen(self, role: str) -> Victim:
+        """Whoever leads in a role; any worker."""
+        victims = [victim for victim in self._victims if victim.role == role]
+        if role not in LEASES:
+            return self._rng.choice(victims)
+
+        async def leader() -> Victim | None:
+            value = (await self._control.get(LEASES[role]) or b"").decode()
+            return next((v for n, v in enumerate(victims) if f":{role}{n}-" in value), None)
+
+        found = await eventually(leader, 20, what=f"a {role} leads")
+        assert found is not None
+        return found
+
+    async def _process(self, role: str, how: str) -> None:
+        agent = (await self._chosen(role)).agent
+        if how == "SIGKILL":
+            agent.kill()
+            # What a dead bridge said last is not a sign of the life of the one that takes its name.
+            name = agent._env["REDIS_AGENT_CONSUMER"].encode()
+            self._dead.update(o for o in await self._control.zrange(READY, 0, -1) if o.startswith(name + b"-"))
+            agent.start()
+        elif how == "SIGTERM":
+            assert await agent.terminate() == 0
+            agent.start()
+        else:
+            agent.signal(signal.SIGSTOP)
+            try:
+                await asyncio.sleep(PAUSE_SECONDS)
+            finally:
+                agent.signal(signal.SIGCONT)
+
+    async def _cut_subscription(self) -> None:
+        agent = (await self._chosen("bridge")).agent
+        name = agent._env["REDIS_AGENT_CONSUMER"]
+        for client in await self._control.client_list():
+            if int(client["sub"]) and client["name"] == f"redis-agent:{name}":
+                await self._control.client_kill_filter(_id=client["id"])
+
+    async def _cut_connections(self) -> None:
+        self._rng.choice(self._victims).proxy.cut()
+
+    async def _delay(self) -> None:
+        proxy = self._rng.choice(self._victims).proxy
+        proxy.delay = 0.3
+        await asyncio.sleep(1)
+        proxy.delay = 0.0
+
+    async def _hang(self) -> None:
+        proxy = self._rng.choice(self._victims).proxy
+        proxy.hang()
+        await asyncio.sleep(PAUSE_SECONDS)
+        proxy.pass_on()
+
+    async def _command(self, *command: str) -> None:
+        await self._client.execute_command(*command)
+
+    async def _out_of_memory(self) -> None:
+        await self._control.config_set("maxmemory", "1")
+        await asyncio.sleep(1)
+        await self._control.config_set("maxmemory", "0")
+
+    async def _read_only(self) -> None:
+        await self._client.execute_command("REPLICAOF", "127.0.0.1", str(unused_port()))
+        await asyncio.sleep(1)
+        await self._client.execute_command("REPLICAOF", "NO", "ONE")
+
+    # Judging -------------------------------------------------------------------------------------------------------
+
+    async def rest(self) -> None:
+        """Everything that was published is in the stream, read, acked, and every alert delivered."""
+        await self._in_step()
+
+        async def settled() -> bool:
+            groups = {g["name"]: g for g in await self._control.xinfo_groups(STREAM)}
+            (newest, _), *_ = await self._control.xrevrange(STREAM, count=1)
+            group = groups.get(GROUP.encode())
+            length = await self._control.xlen(STREAM)
+            done = group is not None and group["pending"] == 0 and group["last-delivered-id"] == newest
+            assert length == self.ledger.published, f"{length} entries of {self.ledger.published} events"
+            return done
+
+        await eventually(settled, 60, interval=0.1, what="all is in the stream, read and acked")
+        await eventually(self._all_delivered, 30, interval=0.1, what="every alert is delivered")
+
+    async def _all_delivered(self) -> bool:
+        return all(fields[b"data"] in self.received for _, fields in await self._control.xrange(OUTBOX))
+
+    async def _compare(self) -> None:
+        await compare(self._control, self.ledger)
+        assert await self._control.hget("redis_agent:bridge", "gaps") is None
+        await check_replay(self._server.url, self._control)

@@ -1,0 +1,77 @@
+"""Nothing lost, nothing twice, whatever befalls the processes, their connections and the server.
+
+`make fault` runs the long form; MINUTES=30 sets how long the random mixture lasts, SEED=123 does one again.
+"""
+
+import asyncio
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import OwnServerFactory
+from tests.fault.havoc import Havoc
+
+SEED = int(os.environ.get("SEED") or random.randrange(10**9))
+MINUTES = float(os.environ.get("MINUTES") or 2)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", [SEED], ids=["random seed"])
+async def test_each_fault_once_under_load(own_server: OwnServerFactory, tmp_path: Path, seed: int) -> None:
+    print(f"seed: {seed}")
+    havoc = Havoc(own_server(), tmp_path, seed=seed)
+
+    async def schedule(rng: random.Random) -> None:
+        for fault in rng.sample(sorted(havoc.faults), len(havoc.faults)):
+            await havoc.do(fault)
+
+    await havoc.run(schedule)
+    assert havoc.done.total() == len(havoc.faults)
+
+
+@pytest.mark.timeout(300)
+async def test_reply_of_every_kind_of_command_is_lost_and_nothing_is_twice(
+    own_server: OwnServerFactory, tmp_path: Path
+) -> None:
+    await lose_replies(own_server, tmp_path, times=1)
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(1_800)
+async def test_five_replies_of_every_kind_of_command_are_lost_and_nothing_is_twice(
+    own_server: OwnServerFactory, tmp_path: Path
+) -> None:
+    await lose_replies(own_server, tmp_path, times=5)
+
+
+async def lose_replies(own_server: OwnServerFactory, directory: Path, *, times: int) -> None:
+    havoc = Havoc(own_server(), directory, seed=SEED)
+
+    async def schedule(rng: random.Random) -> None:
+        await asyncio.sleep(2)  # so that each role has sent what it sends
+        for kind in havoc.kinds():
+            await havoc.lose_replies(kind, times)
+
+    await havoc.run(schedule)
+    print(dict(havoc.done))
+    lost = {kind.removeprefix("reply lost: ") for kind, number in havoc.done.items() if number}
+    assert lost >= {"mirror_write", "apply_batch", "XREADGROUP", "bridge_renew", "lease_renew", "deliver_alert"}
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(60 * MINUTES + 600)
+@pytest.mark.parametrize("seed", [SEED], ids=["random seed"])
+async def test_random_mixture_for_minutes(own_server: OwnServerFactory, tmp_path: Path, seed: int) -> None:
+    print(f"seed: {seed}")
+    havoc = Havoc(own_server(), tmp_path, seed=seed)
+
+    async def schedule(rng: random.Random) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 60 * MINUTES
+        while loop.time() < until:
+            await havoc.do(rng.choice(sorted(havoc.faults)))
+
+    await havoc.run(schedule)
+    print(dict(sorted(havoc.done.items())))
