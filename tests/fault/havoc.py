@@ -213,6 +213,7 @@ class Havoc:
             self._dead.update(o for o in await self._control.zrange(READY, 0, -1) if o.startswith(name + b"-"))
             agent.start()
         elif how == "SIGTERM":
+            await agent.logged("started", timeout=30)  # one that has only just been started again drains nothing
             assert await agent.terminate() == 0
             agent.start()
         else:
