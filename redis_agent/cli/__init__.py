@@ -4,6 +4,12 @@ What is heavy (redis, pydantic, rich, structlog, aiohttp, asyncio) is imported w
 commands: `redis-agent --help` and `redis-agent COMMAND --help` answer at once.
 """
 
+import contextlib
+import errno
+import os
+import sys
+from typing import Any
+
 import click
 
 from redis_agent import __version__
@@ -24,7 +30,28 @@ _COMMANDS = (
 )  # fmt: skip
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+# What writing to a full disk, a device that is gone or a closed file comes to; a broken pipe is click's business.
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+
+
+class Program(Group):
+    """The root of all commands: output that cannot be written is one line on stderr, and exit code 1."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the program; see `click.BaseCommand.main`."""
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            # What is left in the buffer would fail once more when the interpreter flushes it, and change the exit code.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            click.echo(f"Error: the output cannot be written: {error.strerror}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="redis-agent")
 @redis_url_option
 @click.pass_context

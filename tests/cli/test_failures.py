@@ -1,5 +1,10 @@
 """What goes wrong is said in one clear line on stderr, with an exit code, and without secrets."""
 
+import asyncio
+import os
+import sys
+from pathlib import Path
+
 import pytest
 import redis.asyncio
 
@@ -95,3 +100,22 @@ async def test_an_unknown_experiment_is_one_line(cli: Cli, command: str) -> None
     assert done.code == 1
     assert done.out == ""
     assert done.err == "Error: nope is unknown: it has neither an event nor a definition\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize(
+    "args",
+    [("status", "--json"), ("status",), ("pending",), ("alerts", "--json"), ("dead-letters", "list"), ("--help",)],
+    ids=" ".join,
+)
+async def test_output_that_cannot_be_written_is_one_line(redis_url: str, args: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "redis_agent", *args),
+            stdout=full,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "REDIS_URL": redis_url},
+        )
+        _, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 1
+    assert err.decode() == "Error: the output cannot be written: No space left on device\n"

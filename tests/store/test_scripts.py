@@ -350,6 +350,22 @@ async def test_lost_group_of_the_outbox_is_recreated_after_what_was_delivered_or
     assert [entry.data for entry in await delivery.read(count=9, block_ms=1)] == ["data 2", "data 3"]
 
 
+async def test_event_from_the_future_does_not_pin_its_experiment_in_the_index(raw: Redis) -> None:
+    stream = event_stream(raw)
+    seconds, _ = await raw.time()
+    past, future = (seconds - 100) * 1000, (seconds + 100_000) * 1000
+    for experiment, at_ms in (("ahead", future), ("behind", past)):
+        await raw.xadd(keys.STREAM, {"data": b"{}"})
+        await stream.ensure_group()
+        (entry,) = await stream.read_new(count=1, block_ms=1)
+        change = update(experiment, a=1)
+        change.plan["last_ms"] = at_ms
+        assert isinstance(await stream.apply(Batch([entry.id], [change])), Applied)
+    scores = await Aggregates(raw).all()
+    assert scores["behind"] == past
+    assert seconds * 1000 <= scores["ahead"] <= (seconds + 60) * 1000
+
+
 # Derived metrics -----------------------------------------------------------------------------------------------
 
 

@@ -286,6 +286,10 @@ must_be_allowed('XACK', STREAM, group, ARGV[4])
 
 -- 3. Write: from here on nothing can fail ---------------------------------------------------------------
 local blob = 6 + n
+-- An event whose time of receipt lies in the future (a machine's clock ran ahead) must not keep its experiment the most
+-- recently active one until that time comes: the index goes no further than now.
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local aggregates, touched = {}, {}
 for e, change in ipairs(plan.experiments) do
   local write = writes[e]
@@ -298,7 +302,7 @@ for e, change in ipairs(plan.experiments) do
     end
     blob = blob + change.raw
   end
-  touched[2 * e - 1], touched[2 * e] = change.last_ms, change.id
+  touched[2 * e - 1], touched[2 * e] = math.min(change.last_ms, now_ms), change.id
   aggregates[e] = redis.call('HGETALL', write.aggregate)
 end
 if #touched > 0 then
