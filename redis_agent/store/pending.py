@@ -4,6 +4,7 @@ Nothing here can make an entry count twice or not at all: whatever is done to an
 (`lua/apply_batch.lua`) applies it once if it is still pending, and not otherwise.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from redis_agent.store import keys
 from redis_agent.store.flow import is_missing
-from redis_agent.store.stream import Applied, Batch, DeadLetter, EventStream, received_ms, text
+from redis_agent.store.stream import Applied, Batch, Blocked, DeadLetter, EventStream, received_ms, text
 
 # Entries may be megabytes long: few are held at once.
 _PAGE = 20
@@ -130,14 +131,22 @@ class PendingEntries:
     async def release(self, ids: Sequence[str], *, idle_ms: int = 0) -> list[str]:
         """Take entries from their holders, so that the worker that looks next takes them; those that were released.
 
-        Delivery counts stay as they are. A holder that is at work on one after all changes nothing by it: whoever
-        finishes first acks, and the gate refuses the other.
+        Delivery counts stay as they are. A holder that is at work on one after all changes nothing by it: the gate
+        applies only what its caller still holds.
 
         Args:
             ids: which; those that are no longer pending are left out.
             idle_ms: only such as were not touched for so long.
         """
-        released: list[str] = []
+        released = await self._claim(ids, idle_ms, _RELEASED_IDLE_MS)
+        if released:
+            # The scan that all workers share begins anew, at once. Should that fail, it does so in its own time.
+            with contextlib.suppress(ResponseError):
+                await self._client.hdel(keys.RECLAIM, "cursor", "done_ms")
+        return released
+
+    async def _claim(self, ids: Sequence[str], idle_ms: int, new_idle_ms: int) -> list[str]:
+        claimed: list[str] = []
         for first in range(0, len(ids), _PAGE):
             reply = await self._client.xclaim(
                 keys.STREAM,
@@ -145,14 +154,14 @@ class PendingEntries:
                 keys.PARKED,
                 min_idle_time=idle_ms,
                 message_ids=ids[first : first + _PAGE],
-                idle=_RELEASED_IDLE_MS,
+                idle=new_idle_ms,
                 justid=True,
             )
-            released += map(text, reply)
-        return released
+            claimed += map(text, reply)
+        return claimed
 
     async def bury(self, entry: PendingEntry, reason: str, *, readable: bool, max_dead: int) -> bool:
-        """Make an entry a dead letter; False when it was no longer pending.
+        """Make an entry a dead letter; False when it is no longer pending, or was taken up again this very moment.
 
         It goes through the gate like every dead letter of a worker: buried, acked and remembered above the floor in
         one step, so that a lost group does not bring it back, and a worker that has it in hand finds it gone.
@@ -162,6 +171,9 @@ class PendingEntries:
             reason: kept with it.
             readable: whether a replay of the stream would read it as an event, and is to leave it out.
             max_dead: how many dead letters are kept.
+
+        Raises:
+            ResponseError: it cannot be written, and is still pending.
         """
         gate = EventStream(
             reader=self._client,
@@ -179,4 +191,10 @@ class PendingEntries:
             readable=readable,
             deliveries=entry.deliveries,
         )
-        return isinstance(await gate.apply(Batch([entry.id], dead=[letter])), Applied)
+        # The gate wants it held by its caller; held anew, no worker takes it over before the gate has seen it.
+        if not await self._claim([entry.id], 0, 0):
+            return False
+        outcome = await gate.apply(Batch([entry.id], dead=[letter]))
+        if isinstance(outcome, Blocked):
+            raise ResponseError(f"{outcome.problem} (key {outcome.key})")
+        return isinstance(outcome, Applied)

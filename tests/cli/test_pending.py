@@ -6,10 +6,9 @@ import json
 import redis.asyncio
 
 from redis_agent.store import keys
+from redis_agent.store.stream import EventStream
 from tests.cli.conftest import Cli, add, agent, until_applied
 from tests.waiting import eventually
-
-FAR = "600"  # seconds after which a worker would take over by itself, longer than any test
 
 
 async def stuck(client: redis.asyncio.Redis, *events: dict[str, object] | bytes, holder: str = "dead") -> list[str]:
@@ -118,26 +117,45 @@ async def test_other_peoples_bytes_are_shown_short_and_not_obeyed(cli: Cli, redi
 # Claiming ------------------------------------------------------------------------------------------------------
 
 
-async def test_claimed_entries_are_taken_by_the_worker_that_looks_next_and_others_stay(
+async def test_claimed_entries_are_applied_and_what_a_living_holder_renews_stays_with_it(
     cli: Cli, client: redis.asyncio.Redis, redis_url: str
 ) -> None:
-    ids = await stuck(client, tick(), tick(), tick())
-    claiming = asyncio.create_task(cli("pending", "--claim", ids[0], ids[2], "--json", "--wait", "30"))
+    ids = await stuck(client, tick(), tick(), tick(), holder="alive")
+    async with redis.asyncio.Redis.from_url(redis_url, protocol=2) as raw:
+        holder = EventStream(reader=raw, client=raw, consumer="alive", max_fields=1, max_raw=1, max_dead=1)
 
-    async def parked() -> bool:
-        return len(await client.xpending_range(keys.STREAM, keys.GROUP, "-", "+", 10, keys.PARKED)) == 2
+        async def keep() -> None:
+            while True:
+                await holder.renew(ids)
+                await asyncio.sleep(0.05)
 
-    await eventually(parked)
-    rows = await client.xpending_range(keys.STREAM, keys.GROUP, "-", "+", 10, keys.PARKED)
-    assert [row["times_delivered"] for row in rows] == [1, 1], "handing over is no delivery"
-    async with agent(redis_url, "worker", REDIS_AGENT_RECLAIM_IDLE_SECONDS=FAR):
-        done = await claiming
+        keeping = asyncio.create_task(keep())
+        async with agent(redis_url, "worker", REDIS_AGENT_RECLAIM_IDLE_SECONDS="2"):
+            done = await cli("pending", "--claim", ids[0], ids[2], "--json", "--wait", "30")
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            rows = await client.xpending_range(keys.STREAM, keys.GROUP, "-", "+", 10)
     assert done.code == 0
     assert done.document["claimed"] == 2
     assert [(e["id"], e["outcome"]) for e in done.document["entries"]] == [(ids[0], "applied"), (ids[2], "applied")]
     assert await ticks(client) == 2
+    assert [(row["message_id"], row["consumer"]) for row in rows] == [(ids[1], "alive")]
+
+
+async def test_handing_an_entry_over_is_no_delivery_and_begins_the_scan_anew(
+    cli: Cli, client: redis.asyncio.Redis
+) -> None:
+    ids = await stuck(client, tick(), tick())
+    await client.hset(keys.RECLAIM, mapping={"cursor": "9-9", "done_ms": "1", "seen_ms": "5"})
+    assert (await cli("pending", "--claim", ids[0], "--wait", "0")).code == 0
     rows = await client.xpending_range(keys.STREAM, keys.GROUP, "-", "+", 10)
-    assert [(row["message_id"], row["consumer"]) for row in rows] == [(ids[1], "dead")]
+    assert [(row["consumer"], row["times_delivered"]) for row in rows] == [(keys.PARKED, 1), ("dead", 1)]
+    assert rows[0]["time_since_delivered"] >= 3_600_000
+    assert await client.hgetall(keys.RECLAIM) == {"seen_ms": "5"}
+
+    await client.delete(keys.RECLAIM)
+    await client.rpush(keys.RECLAIM, "of the wrong type")
+    assert (await cli("pending", "--claim", ids[1], "--wait", "0", "--json")).document["claimed"] == 1
 
 
 async def test_claim_without_ids_takes_all_that_are_stuck_and_no_others(cli: Cli, client: redis.asyncio.Redis) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from redis_agent.alerts import Told, told
 from redis_agent.store import keys
@@ -204,3 +205,21 @@ async def test_length_holds_without_any_dispatcher(raw: Redis) -> None:
 @pytest.mark.parametrize("data", ["", "no json", "[1]", "[" * 100_000, '{"type":5,"severity":[],"x":NaN}', "null"])
 def test_what_is_no_alert_is_told_as_other(data: Any) -> None:
     assert told(data) in (Told("other", "other", "?"),)
+
+
+async def test_alerts_leave_and_the_outbox_is_trimmed_also_while_the_server_is_out_of_memory(
+    raw: Redis, leader: Leader
+) -> None:
+    await Outbox(raw).raise_([error(n) for n in range(5)])
+    usual = (await raw.config_get("maxmemory"))["maxmemory"]
+    async with listening(raw) as heard:
+        try:
+            await raw.config_set("maxmemory", 1)
+            with pytest.raises(OutOfMemoryError):
+                await Outbox(raw).raise_([error(9)])
+            await leader.deliver_all()
+            assert await Outbox(raw).trim(2) == ([], 0)
+        finally:
+            await raw.config_set("maxmemory", usual)
+    assert heard == [f"e{n}" for n in range(5)]
+    assert await raw.xlen(keys.OUTBOX) == 2

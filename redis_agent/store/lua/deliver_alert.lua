@@ -1,7 +1,7 @@
-#!lua
+#!lua flags=allow-oom
 -- Publish one alert of the outbox and ack it when somebody received it; or be done with it because nobody listened for
 -- too long, or because a newer summary says what it says. Sent again after a lost reply, it finds the entry acked and
--- publishes nothing.
+-- publishes nothing. Also while the server is out of memory: what it writes does not grow.
 -- KEYS: lease, outbox, floor, undelivered, newest_summary
 -- ARGV: lease_value, group, entry_id, channel, payload, ttl_ms, replaceable ('1' for a periodic summary)
 -- returns: receivers (> 0: delivered and acked; 0: nobody listened, nothing changed),

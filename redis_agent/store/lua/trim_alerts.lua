@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Keep the outbox within its length: the oldest alerts go, also such as nobody has received yet, which are handed
 -- back to be counted and said. At most 100 a call; call again while the outbox is longer.
 -- KEYS: outbox, undelivered
