@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import socket
+import threading
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -31,6 +32,7 @@ from redis_agent.holding import Holding
 from redis_agent.intake import Intake
 from redis_agent.judge import Judge, Rules
 from redis_agent.lockstep import Lockstep
+from redis_agent.roster import Roster
 from redis_agent.scheduler import Scheduler
 from redis_agent.store import keys
 from redis_agent.store.aggregates import Aggregates
@@ -41,16 +43,15 @@ from redis_agent.store.housekeeping import Housekeeping
 from redis_agent.store.lease import Leadership, Lease, Tenure
 from redis_agent.store.mirror import Mirror
 from redis_agent.store.outbox import Delivery, Outbox
-from redis_agent.store.recovery import Recovery, sleep_unless
+from redis_agent.store.recovery import Recovery
 from redis_agent.store.rights import missing_rights
 from redis_agent.store.stream import EventStream
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.worker import Worker
 
 ROLES = ("bridge", "worker", "dispatcher", "scheduler")
-_ROSTER_SECONDS = 1.0
-# Replicas not heard of for so long leave the roster.
-_ROSTER_EXPIRY_MS = 60_000
+# What a cancelled task gets to end, and the whole process after that, once the deadline of a drain has passed.
+_CANCEL_SECONDS, _END_SECONDS = 0.5, 1.0
 
 Run = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -93,7 +94,7 @@ async def run(settings: Settings, *, roles: frozenset[str], stop: asyncio.Event 
     async with AsyncExitStack() as stack:
         if stop is None:
             stop = asyncio.Event()
-            stack.callback(_stop_on_signals(stop))
+            stack.callback(_stop_on_signals(stop, settings.shutdown_seconds + _END_SECONDS))
         parts = await _parts(settings, stack)
         async with AsyncExitStack() as serving:
             runs = {role: await _role(role, parts, stack) for role in ROLES if role in roles}
@@ -137,23 +138,39 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     )
 
 
-def _stop_on_signals(stop: asyncio.Event) -> Callable[[], None]:
-    """The first signal asks for a drain, a second one ends the process; returns how to undo this."""
+def _stop_on_signals(stop: asyncio.Event, end_seconds: float) -> Callable[[], None]:
+    """The first signal asks for a drain, a second one ends the process; returns how to undo this.
+
+    So does a thread, `end_seconds` after the first: closing a connection to a server that does not answer can take
+    long, and so can whatever nobody has thought of.
+    """
     loop = asyncio.get_running_loop()
+    last_resort = threading.Timer(end_seconds, _end_hard)
+    last_resort.daemon = True
 
     def handle(signum: int) -> None:
         if stop.is_set():
             os._exit(128 + signum)  # whatever is unfinished stays pending in Redis
         stop.set()
+        log.get("app").info("stopping", signal=signal.Signals(signum).name)
+        last_resort.start()
 
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(signum, handle, signum)
 
     def undo() -> None:
+        if len(asyncio.all_tasks(loop)) <= 1:  # only this one: nothing can hold the end up any more
+            last_resort.cancel()
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(signum)
 
     return undo
+
+
+def _end_hard() -> None:
+    """End the process from another thread; whatever is unfinished stays pending in Redis."""
+    log.get("app").error("ended_hard", why="the drain and what closes after it took too long")
+    os._exit(1)
 
 
 async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Event) -> bool:
@@ -187,6 +204,14 @@ async def _run_until_stopped(
     stop: asyncio.Event,
 ) -> int:
     """Run the roles; a role that dies takes the others down in good order, then the process."""
+    roster = Roster(
+        parts.client,
+        name=parts.name,
+        owner=parts.owner,
+        roles=roles,
+        telemetry=parts.telemetry,
+        clock=parts.clock,
+    )
 
     async def guarded(run: Run) -> None:
         try:
@@ -198,7 +223,7 @@ async def _run_until_stopped(
         async with asyncio.TaskGroup() as tasks:
             for part in runs.values():
                 tasks.create_task(guarded(part.run))
-            tasks.create_task(_roster(parts, roles, stop))
+            tasks.create_task(roster.run(stop))
 
     running = asyncio.create_task(everything())
     waiting = asyncio.create_task(stop.wait())
@@ -208,33 +233,10 @@ async def _run_until_stopped(
     if not done:
         log.get("app").error("drain_too_long", seconds=parts.settings.shutdown_seconds)
         running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await asyncio.wait({running}, timeout=_CANCEL_SECONDS)
         return 1
     running.result()
     return 0
-
-
-async def _roster(parts: Parts, roles: frozenset[str], stop: asyncio.Event) -> None:
-    """Keep this process among the replicas that `redis-agent status` shows."""
-    member = f"{parts.name}|{','.join(sorted(roles))}"
-    recovery = Recovery(log=log.get("app"), telemetry=parts.telemetry, stop=stop)
-    while not stop.is_set():
-        try:
-            # The server's clock: of two machines whose clocks differ, neither may take the other for gone.
-            seconds, micros = await parts.client.time()
-            now_ms = int(seconds) * 1000 + int(micros) // 1000
-            async with parts.client.pipeline(transaction=False) as pipe:
-                pipe.zadd(keys.REPLICAS, {member: now_ms})
-                pipe.zremrangebyscore(keys.REPLICAS, "-inf", now_ms - _ROSTER_EXPIRY_MS)
-                await pipe.execute()
-            recovery.succeeded()
-        except (RedisError, OSError) as error:
-            await recovery.after(error, "roster")
-        await sleep_unless(stop, _ROSTER_SECONDS)
-    try:
-        await parts.client.zrem(keys.REPLICAS, member)
-    except (RedisError, OSError) as error:
-        log.get("app").debug("roster_not_left", error=str(error)[:200])
 
 
 # Roles ---------------------------------------------------------------------------------------------------------

@@ -84,13 +84,14 @@ class Holding:
 
     def take(self, entries: Sequence[StreamEntry]) -> list[Chunk]:
         """What was just read is in hand: as chunks within the bound of bytes."""
+        self._last_read = len(entries)
+        if not entries:
+            return []
         now = asyncio.get_running_loop().time()
         sizes = [len(entry.data or b"") for entry in entries]
         size = sum(sizes)
-        self._last_read = len(entries)
-        if entries:
-            # Larger ones are believed at once, smaller ones only after a while.
-            self._mean_size = max(size / len(entries), 0.8 * self._mean_size)
+        # Larger ones are believed at once, smaller ones only after a while.
+        self._mean_size = max(size / len(entries), 0.8 * self._mean_size)
         chunks = [Chunk(list(entries), size, now)] if size <= self._batch_bytes else self._split(entries, sizes, now)
         for chunk in chunks:
             self._chunks[chunk] = None

@@ -109,7 +109,7 @@ class Telemetry:
         )
         self.reclaimed = Counter("redis_agent_reclaimed", "Entries taken over from other consumers.", registry=r)
         self.in_hand = Gauge("redis_agent_in_hand_bytes", "Events read by this worker and not applied yet.", registry=r)
-        self.names_shared = Gauge(
+        self.name_shared = Gauge(
             "redis_agent_consumer_name_shared", "1 while another live process has this one's name.", registry=r
         )
         self.stream_dropped = Counter(
