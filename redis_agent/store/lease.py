@@ -129,7 +129,9 @@ class Leadership:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Acquire and renew until told to stop; then give the lease back."""
-        recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
+        # Whoever waits for longer than this after an outage loses what it could have kept, to one that knows less.
+        longest = self._ttl_seconds / 5
+        recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop, longest_seconds=longest)
         while not stop.is_set():
             try:
                 await self._keep()

@@ -1,6 +1,7 @@
 """What a role does after a failure of Redis: count it, say it now and then, wait with jitter, go on."""
 
 import asyncio
+import math
 from typing import Any
 
 from tenacity import RetryCallState, wait_random_exponential
@@ -22,12 +23,16 @@ class Recovery:
         log: the role's logger.
         telemetry: counts errors by kind.
         stop: ends a wait early.
+        longest_seconds: no wait is longer than this, whatever the error.
     """
 
-    def __init__(self, *, log: Any, telemetry: Telemetry, stop: asyncio.Event) -> None:
+    def __init__(
+        self, *, log: Any, telemetry: Telemetry, stop: asyncio.Event, longest_seconds: float = math.inf
+    ) -> None:
         self._log = log
         self._telemetry = telemetry
         self._stop = stop
+        self._longest_seconds = longest_seconds
         self._failures = 0
         self._throttle = Throttle()
 
@@ -71,7 +76,7 @@ class Recovery:
         first, longest = {Remedy.PAUSE: _PAUSE_WAIT, Remedy.FATAL: _FATAL_WAIT}.get(failure.remedy, _RETRY_WAIT)
         state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
         state.attempt_number = max(1, self._failures)
-        return max(0.01, wait_random_exponential(multiplier=first, max=longest)(state))
+        return max(0.01, min(wait_random_exponential(multiplier=first, max=longest)(state), self._longest_seconds))
 
 
 async def sleep_unless(stop: asyncio.Event, seconds: float) -> bool:
