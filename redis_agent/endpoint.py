@@ -64,6 +64,7 @@ class Endpoint:
         self._asked = -1.0
         self._flow: Flow | None = None
         self._problem = ""
+        self._answers = False
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -124,19 +125,21 @@ class Endpoint:
         async with self._asking:
             now = asyncio.get_running_loop().time()
             if now - self._asked > _FRESH_SECONDS:
+                self._flow, self._answers = None, False
                 try:
                     async with asyncio.timeout(_REDIS_SECONDS):
                         self._flow = await flow(self._client)
+                    self._answers = True
                 except ResponseError as error:
-                    self._flow, self._problem = None, f"Redis answers: {error}"[:200]
+                    self._answers, self._problem = True, f"Redis answers: {error}"[:200]
                 except (RedisError, OSError):
-                    self._flow, self._problem = None, "Redis does not answer"
+                    self._problem = "Redis does not answer"
                 self._asked = asyncio.get_running_loop().time()
             return self._flow
 
     def _show(self, state: Flow | None) -> None:
         t = self._telemetry
-        t.redis_up.set(0 if state is None else 1)
+        t.redis_up.set(1 if self._answers else 0)
         lag = None if state is None else state.lag
         # An unknown lag is never shown as 0.
         t.stream_lag.set(float("nan") if lag is None else lag)

@@ -285,6 +285,16 @@ async def test_an_alert_that_was_given_up_does_not_count_as_delivered(cli: Cli, 
     assert (await cli("status", "--json")).document["alerts"]["undelivered"] == 1
 
 
+async def test_alerts_know_what_was_delivered_also_while_the_group_is_lost(
+    cli: Cli, client: redis.asyncio.Redis
+) -> None:
+    ids = [await client.xadd(keys.OUTBOX, {"data": '{"type":"error"}', "at": 1}) for _ in range(3)]
+    await client.set(keys.OUTBOX_FLOOR, ids[1])
+    assert [alert["delivered"] for alert in (await cli("alerts", "--json")).document] == [False, True, True]
+    counts = (await cli("status", "--json")).document["alerts"]
+    assert counts == {"total": 3, "delivered": 2, "waiting": 1, "undelivered": 0}
+
+
 async def test_what_is_no_alert_in_the_outbox_is_shown_and_breaks_nothing(
     cli: Cli, client: redis.asyncio.Redis
 ) -> None:

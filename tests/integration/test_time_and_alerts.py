@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
-from tests.integration.flow import METRICS, ORCHESTRATOR, OUTBOX, alerts, http, publish, settled
+from tests.integration.flow import METRICS, ORCHESTRATOR, OUTBOX, alerts, answered, http, publish, settled
 from tests.processes import Agents
 from tests.waiting import eventually
 
@@ -195,6 +195,17 @@ async def test_metrics_parse_and_have_every_promised_name(agents: Agents, client
     assert samples["redis_agent_bridge_leader",] == samples["redis_agent_stream_lag_known",] == 1
     assert samples["redis_agent_event_latency_seconds_count",] == 2
     assert "exp" not in {v for f in families.values() for s in f.samples for v in s.labels.values()}
+
+
+async def test_stream_of_the_wrong_type_is_said_as_such_and_not_as_a_server_that_is_away(
+    agents: Agents, client: Redis
+) -> None:
+    agent = await agents.start("scheduler", http=True).ready()
+    await client.set("fullsend:metrics:stream", "in the way")
+    assert "Redis answers: WRONGTYPE" in await answered(agent, "/readyz", 503)
+    _, text = await http(agent, "/metrics")
+    assert "redis_agent_redis_up 1.0" in text
+    assert "redis_agent_stream_lag_known 0.0" in text
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/../etc", "/unknown"])

@@ -5,6 +5,7 @@ import random
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from redis_agent.store import keys, scripts
 from redis_agent.store.housekeeping import Dropped, Housekeeping, trim, trim_hard
@@ -201,3 +202,25 @@ async def test_consumer_that_reads_while_it_is_being_removed_loses_nothing(raw: 
     await asyncio.gather(remove(), consume())
     assert removed, "the race was run"
     assert len(set(read)) == 600
+
+
+async def test_trimming_frees_memory_also_where_the_server_is_out_of_it(raw: Redis) -> None:
+    stream = event_stream(raw)
+    await raw.xgroup_create(keys.STREAM, keys.GROUP, id="$", mkstream=True)
+    async with raw.pipeline() as pipe:
+        for _ in range(1000):
+            pipe.xadd(keys.STREAM, {"n": 1})
+        await pipe.execute()
+    usual = (await raw.config_get("maxmemory"))["maxmemory"]
+    house = Housekeeping(raw, stream_max=1000, stream_hard=500, consumer_expiry_seconds=0)
+    try:
+        await raw.config_set("maxmemory", 1)
+        with pytest.raises(OutOfMemoryError):
+            await raw.xadd(keys.STREAM, {"n": 1})
+        assert await stream.ensure_group() is None, "a group that is there can be found"
+        await house.trim_hard(keep_going=lambda: True)
+        assert await raw.xlen(keys.STREAM) < 700
+        await raw.xgroup_setid(keys.STREAM, keys.GROUP, "$")
+        assert (await trim(raw, keys.STREAM, 400))[0] > 0
+    finally:
+        await raw.config_set("maxmemory", usual)

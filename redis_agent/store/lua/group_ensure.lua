@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Create a consumer group (and its stream) where it is missing, at its floor: nothing that was applied before is
 -- delivered again, and nothing after it is skipped. Entries above the floor that were applied, as far as they are
 -- remembered, are acked; those between them are parked, for others to reclaim.

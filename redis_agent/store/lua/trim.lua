@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Trim the oldest entries of a stream, those over its length and those past their age, but never one that some group
 -- has not read and acked. At most 100 a call, and of large ones what makes a megabyte, so that the server is not held up
 -- (it looks at whole entries); call again while it trims.

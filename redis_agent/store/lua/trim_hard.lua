@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Trim a stream that has passed its hard limit, whatever groups have read: bounded memory is worth more by then. What
 -- some group had not read and acked is counted, for good. At most 100 a call, and of large entries what makes a megabyte.
 -- KEYS: stream, scheduler
