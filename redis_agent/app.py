@@ -210,7 +210,6 @@ async def _run_until_stopped(
         owner=parts.owner,
         roles=roles,
         telemetry=parts.telemetry,
-        clock=parts.clock,
     )
 
     async def guarded(run: Run) -> None:

@@ -11,7 +11,6 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_agent import log
-from redis_agent.clock import Clock
 from redis_agent.log import Throttle
 from redis_agent.store import keys
 from redis_agent.store.recovery import Recovery, sleep_unless
@@ -33,16 +32,13 @@ class Roster:
         owner: unique for this start of the process.
     """
 
-    def __init__(
-        self, client: Redis, *, name: str, owner: str, roles: frozenset[str], telemetry: Telemetry, clock: Clock
-    ) -> None:
+    def __init__(self, client: Redis, *, name: str, owner: str, roles: frozenset[str], telemetry: Telemetry) -> None:
         self._client = client
         self._name = name
         self._owner = f"{name}|{owner}"
         self._replica = f"{name}|{','.join(sorted(roles))}"
         self._reads = "worker" in roles
         self._telemetry = telemetry
-        self._clock = clock
         self._log = log.get("app")
         self._throttle = Throttle(300.0)
         self._namesakes: dict[str, tuple[float, int]] = {}
@@ -64,7 +60,9 @@ class Roster:
             self._log.debug("roster_not_left", error=str(error)[:200])
 
     async def _beat(self) -> None:
-        now_ms = self._clock.now_ms()
+        # The server's clock: of two machines whose clocks differ, neither may take the other for gone.
+        seconds, micros = await self._client.time()
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.zadd(keys.REPLICAS, {self._replica: now_ms})
             pipe.zremrangebyscore(keys.REPLICAS, "-inf", now_ms - _EXPIRY_MS)

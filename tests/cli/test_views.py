@@ -1,6 +1,7 @@
 """What programs read from `status`, `experiments`, `alerts` and `pending`, and what people see."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -62,6 +63,18 @@ async def test_status_shows_who_leads_and_which_replicas_run(
         roles = ["bridge", "dispatcher", "scheduler", "worker"]
         assert document["replicas"] == [{"name": "here", "roles": roles, "in_step": True}]
         assert document["bridge"]["in_step"] == 1
+
+
+async def test_replica_whose_clock_runs_ahead_does_not_take_the_others_for_gone(
+    cli: Cli, client: redis.asyncio.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.zadd(keys.REPLICAS, {"there|worker": (await client.time())[0] * 1000})
+    behind = time.time_ns
+    monkeypatch.setattr("redis_agent.clock.time.time_ns", lambda: behind() + 3_600 * 10**9)
+    async with agent(redis_url, "worker", REDIS_AGENT_CONSUMER="here"):
+        await eventually(lambda: client.zscore(keys.REPLICAS, "here|worker"))
+        replicas = (await cli("status", "--json")).document["replicas"]
+    assert [replica["name"] for replica in replicas] == ["here", "there"]
 
 
 async def test_status_shows_which_bridge_is_not_in_step(cli: Cli, client: redis.asyncio.Redis) -> None:
