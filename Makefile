@@ -73,7 +73,7 @@ fault: $(READY) ## kill, stop and cut off real processes; MINUTES=30 for long, S
 
 # uv is only what resolves here. What it writes names no index, no path and no machine, and pins every platform's files.
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/uv pip compile --no-config --quiet --universal \
-	--python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --upgrade
+	--python-version 3.11 --generate-hashes --no-annotate --no-strip-extras --no-emit-index-url --no-emit-find-links --upgrade
 
 lock: $(READY) ## resolve and pin the requirements anew
 	@test -x $(LOCK_VENV)/bin/uv || $(BIN)/python -m venv $(LOCK_VENV)
