@@ -78,6 +78,7 @@ class Bridge:
         self._log = log.get("bridge")
         self._heard = 0.0
         self._unanswered = 0
+        self._subscribed = asyncio.Event()
 
     def hindrances(self) -> list[str]:
         """What keeps what is published now from being written, in words; nothing when all is well."""
@@ -87,13 +88,19 @@ class Bridge:
         """Mirror until told to stop; then write what was received and hand the lease over."""
         listened, released = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._leadership.run(released))
+            tasks.create_task(self._take_part(released))
             writer = tasks.create_task(self._write(listened))
             await self._listen(stop)
             listened.set()
             self._terms.arrived.set()
             await writer
             released.set()
+            self._subscribed.set()
+
+    async def _take_part(self, released: asyncio.Event) -> None:
+        """Ask for the lease from the first subscription on: a leader that hears nothing would begin with a gap."""
+        await self._subscribed.wait()
+        await self._leadership.run(released)
 
     # Listening ---------------------------------------------------------------------------------------------
 
@@ -119,6 +126,7 @@ class Bridge:
             if reply[0] != b"subscribe":
                 raise ConnectionError(f"unexpected answer to SUBSCRIBE: {reply[0]!r}")
         self._lockstep.subscribed()
+        self._subscribed.set()
         self._heard = asyncio.get_running_loop().time()
         self._unanswered = 0
         self._log.info("subscribed", channel=self._channel)
