@@ -55,12 +55,12 @@ lint: $(READY) ## style, layers, and that generated pages are up to date
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
-	@$(BIN)/python docs/generate_configuration.py --check
+	@$(BIN)/python docs/generate.py --check
 
 fmt: $(READY) ## format the code and write the generated pages anew
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
-	@$(BIN)/python docs/generate_configuration.py
+	@$(BIN)/python docs/generate.py
 
 type: $(READY) ## mypy --strict
 	@$(BIN)/mypy

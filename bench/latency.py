@@ -44,7 +44,7 @@ class Latency:
         return asdict(self)
 
 
-def measure(client: redis.Redis, url: str, *, samples: int, per_second: float) -> list[Latency]:
+def measure(client: redis.Redis, url: str, *, samples: int, per_second: float, **variables: str) -> list[Latency]:
     """Both ways in turns, at a modest rate; all roles run in one other process.
 
     Every event is of an experiment of its own, defined beforehand: no cooldown holds an alert back.
@@ -55,7 +55,7 @@ def measure(client: redis.Redis, url: str, *, samples: int, per_second: float) -
         criteria = json.dumps(["demos_booked >= 1"])
         client.hset(keys.experiment(f"latency_{n}"), mapping={"success_criteria": criteria, "state": "running"})
     settings = Settings()
-    with Agent(url, "bridge,worker,dispatcher,scheduler") as agent:
+    with Agent(url, "bridge,worker,dispatcher,scheduler", **variables) as agent:
         agent.wait_until(lambda: client.pubsub_numsub(settings.metrics_channel)[0][1], "no subscription")
         leases = (keys.LEASE_BRIDGE, keys.LEASE_DISPATCHER)
         agent.wait_until(lambda: client.exists(*leases) == len(leases), "no leader")

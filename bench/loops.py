@@ -17,6 +17,7 @@ from redis_agent import app, log
 from redis_agent.clock import iso_from_ms
 from redis_agent.config import Settings
 from redis_agent.store import keys
+from redis_agent.store.address import Address
 from redis_agent.store.client import connect
 
 CONSUMER = "bench"
@@ -66,7 +67,7 @@ class Stopwatch:
 
 async def bare(url: str, events: int) -> dict[str, float]:
     """The floor: read and ack, and nothing else; with the agent's own client and its raw replies."""
-    client = connect(url, name="bench")
+    client = connect(Address(url), name="bench")
     await client.ping()
     _wait_for_go()
     done = 0
@@ -131,7 +132,7 @@ async def _until(run: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.
 
 async def naive(url: str, events: int, *, same_fields: bool) -> dict[str, float]:
     """The PRD's loop: one event at a time, one awaited round trip for every write."""
-    client = connect(url, name="bench")
+    client = connect(Address(url), name="bench")
     await client.ping()
     _wait_for_go()
     async with Stopwatch(client) as watch:

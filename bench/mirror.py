@@ -5,6 +5,7 @@ machine, so both figures are those of the machine as a whole.
 """
 
 import asyncio
+import contextlib
 import json
 import socket
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import hiredis
 import redis
 import redis.asyncio
 
@@ -27,7 +29,7 @@ _TICK_SECONDS = 0.01
 # What is still on its way after this share of a step's time means that the reader has fallen behind.
 _BEHIND = 0.1
 _PATIENCE_SECONDS = 5.0
-_BARE_CHANNEL = "bench:mirror"
+BARE_CHANNEL = "bench:mirror"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,13 @@ def measure(client: redis.Redis, url: str, *, seconds: float) -> list[Mirrored]:
         agent.wait_until(lambda: client.exists(keys.LEASE_BRIDGE), "no leader")
         bridge = _climb("bridge", url, settings.metrics_channel, seconds, lambda: int(client.xlen(keys.STREAM)))
     client.flushall()
-    with Child("bench.mirror", url) as reader:
+    with Child("bench.mirror", "listen", url) as reader:
 
         def counted() -> int:
             reader.say("count")
             return int(reader.result()["count"])
 
-        bare = _climb("bare", url, _BARE_CHANNEL, seconds, counted)
+        bare = _climb("bare", url, BARE_CHANNEL, seconds, counted)
     return [bare, bridge]
 
 
@@ -89,7 +91,7 @@ def _publish(url: str, channel: str, rate: int, seconds: float) -> tuple[int, fl
         for event in events(Workload("publish", size, 20))
     )
     replies = size * ticks
-    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2].partition("/")[0]))) as connection:
+    with socket.create_connection(("127.0.0.1", port_of(url))) as connection:
         drained = threading.Thread(target=_drain, args=(connection, replies), daemon=True)
         drained.start()
         begin = time.perf_counter()
@@ -105,20 +107,27 @@ def _drain(connection: socket.socket, replies: int) -> None:
         replies -= connection.recv(1 << 20).count(b"\n")
 
 
-async def read(url: str) -> None:
-    """The bare reader: counts messages, and says how many when asked."""
+def port_of(url: str) -> int:
+    """The port in a URL of a server on this machine."""
+    return int(url.rpartition(":")[2].partition("/")[0])
+
+
+async def listen(url: str) -> None:
+    """The bare reader of redis-py: counts messages, and says how many when asked."""
     client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url, protocol=2)
     count = 0
     async with client.pubsub(ignore_subscribe_messages=True) as subscriber:
-        await subscriber.subscribe(_BARE_CHANNEL)
+        await subscriber.subscribe(BARE_CHANNEL)
         await subscriber.get_message(timeout=1)
 
-        async def listen() -> None:
+        async def read() -> None:
             nonlocal count
-            async for _ in subscriber.listen():
-                count += 1
+            while True:
+                with contextlib.suppress(redis.RedisError, OSError):  # cut; it subscribes again by itself
+                    async for _ in subscriber.listen():
+                        count += 1
 
-        listening = asyncio.create_task(listen())
+        listening = asyncio.create_task(read())
         print("ready", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             print(json.dumps({"count": count}), flush=True)
@@ -127,5 +136,39 @@ async def read(url: str) -> None:
     await client.aclose()
 
 
+def read_raw(url: str) -> None:
+    """The barest reader: what the socket has, through hiredis, counted."""
+    count = 0
+
+    def subscribe() -> tuple[socket.socket, hiredis.Reader]:
+        connection, parser = socket.create_connection(("127.0.0.1", port_of(url))), hiredis.Reader()
+        connection.sendall(b"SUBSCRIBE " + BARE_CHANNEL.encode() + b"\r\n")
+        parser.feed(connection.recv(1 << 20))
+        parser.gets()  # the confirmation
+        return connection, parser
+
+    def read(connection: socket.socket, parser: hiredis.Reader) -> None:
+        nonlocal count
+        while True:
+            try:
+                data = connection.recv(1 << 20)
+            except OSError:
+                data = b""
+            if not data:
+                connection, parser = subscribe()  # cut; what is missing is seen by the count
+                continue
+            parser.feed(data)
+            while parser.gets() is not False:
+                count += 1
+
+    threading.Thread(target=read, args=subscribe(), daemon=True).start()
+    print("ready", flush=True)
+    while sys.stdin.readline():
+        print(json.dumps({"count": count}), flush=True)
+
+
 if __name__ == "__main__":
-    asyncio.run(read(sys.argv[1]))
+    if sys.argv[1] == "raw":
+        read_raw(sys.argv[2])
+    else:
+        asyncio.run(listen(sys.argv[2]))

@@ -37,6 +37,10 @@ class Child:
             self._process.kill()
             self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def expect(self, word: str) -> None:
         """Wait for a line of one word."""
         line = self._line()
@@ -67,13 +71,18 @@ class Child:
 
 
 class Agent:
-    """The real program with some roles, as `redis-agent run` starts it."""
+    """The real program with some roles, as `redis-agent run` starts it; settings by their variables' names."""
 
-    def __init__(self, url: str, roles: str) -> None:
+    def __init__(self, url: str, roles: str, **settings: str) -> None:
         env = {name: value for name, value in os.environ.items() if not name.startswith("REDIS_AGENT_")}
         env |= {"REDIS_URL": url, "REDIS_AGENT_HTTP_PORT": "0", "REDIS_AGENT_LOG_LEVEL": "error"}
         env.pop("GOOGLE_API_KEY", None)
+        env |= settings
         self._process = subprocess.Popen([sys.executable, "-m", "redis_agent", "run", "--roles", roles], env=env)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def __enter__(self) -> Self:
         return self

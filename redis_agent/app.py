@@ -23,7 +23,7 @@ from redis_agent import log
 from redis_agent.bridge import Bridge
 from redis_agent.bridge_terms import BridgeTenure, Terms
 from redis_agent.clock import Clock
-from redis_agent.config import Settings, redacted_url
+from redis_agent.config import Settings
 from redis_agent.dispatcher import Dispatcher
 from redis_agent.endpoint import Endpoint
 from redis_agent.errors import RedisAccessError
@@ -36,8 +36,9 @@ from redis_agent.roster import Roster
 from redis_agent.scheduler import Scheduler
 from redis_agent.store import keys
 from redis_agent.store.aggregates import Aggregates
-from redis_agent.store.client import REPLY_TIMEOUT_SECONDS, connect
+from redis_agent.store.client import connect, follow_master
 from redis_agent.store.definitions import Definitions
+from redis_agent.store.durability import Durability
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.housekeeping import Housekeeping
 from redis_agent.store.lease import Leadership, Lease, Tenure
@@ -64,12 +65,16 @@ class Parts:
         name: the process's name among the replicas, and its consumer's name.
         owner: unique for this start of the process; leases are held under it.
         client: short commands.
+        clients: every client of the process.
+        durability: what counts as written, applied and ready to be delivered.
     """
 
     settings: Settings
     name: str
     owner: str
     client: Redis
+    clients: list[Redis]
+    durability: Durability
     telemetry: Telemetry
     liveness: Liveness
     clock: Clock
@@ -104,7 +109,7 @@ async def run(settings: Settings, *, roles: frozenset[str], stop: asyncio.Event 
             serving.push_async_callback(endpoint.stop)
             if not await _redis_answers(parts, roles, stop):
                 return 0
-            logger.info("started", roles=sorted(roles), name=parts.name, redis=_shown(settings))
+            logger.info("started", roles=sorted(roles), name=parts.name, redis=settings.address_shown)
             code = await _run_until_stopped(runs, parts, roles, stop)
         logger.info("stopped", exit_code=code)
         return code
@@ -119,20 +124,21 @@ def _tune_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-def _shown(settings: Settings) -> str:
-    return redacted_url(settings.redis_url.get_secret_value())
-
-
 async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     name = settings.consumer or f"{socket.gethostname()}-{os.getpid()}"
-    client = connect(settings.redis_url.get_secret_value(), name=f"redis-agent:{name}")
+    client = connect(settings.address, name=f"redis-agent:{name}")
     stack.push_async_callback(client.aclose)
+    telemetry = Telemetry()
     return Parts(
         settings=settings,
         name=name,
         owner=f"{name}-{uuid.uuid4().hex[:8]}",
         client=client,
-        telemetry=Telemetry(),
+        clients=[client],
+        durability=Durability(
+            client, level=settings.durability, replicas=settings.durability_replicas, telemetry=telemetry
+        ),
+        telemetry=telemetry,
         liveness=Liveness(),
         clock=Clock(),
     )
@@ -178,6 +184,7 @@ async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Even
 
     Raises:
         RedisAccessError: it answers, but does not let us in.
+        DurabilityError: it cannot promise the durability asked for.
     """
     logger = log.get("app")
     recovery = Recovery(log=logger, telemetry=parts.telemetry, stop=stop)
@@ -185,16 +192,34 @@ async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Even
         try:
             await parts.client.ping()
             missing = await missing_rights(parts.client) if "worker" in roles else []
+            await parts.durability.check()
         except (RedisError, OSError) as error:
             if classify(error).remedy is Remedy.FATAL:
-                raise RedisAccessError(f"{_shown(parts.settings)} refuses: {error}") from error
-            await recovery.after(error, f"connect to {_shown(parts.settings)}")
+                raise RedisAccessError(f"{parts.settings.address_shown} refuses: {error}") from error
+            await recovery.after(error, f"connect to {parts.settings.address_shown}")
         else:
             if missing:
-                raise RedisAccessError(f"{_shown(parts.settings)} does not let this user run {', '.join(missing)}")
+                raise RedisAccessError(
+                    f"{parts.settings.address_shown} does not let this user run {', '.join(missing)}"
+                )
             recovery.succeeded()
+            await _warn_of_eviction(parts)
             return True
     return False
+
+
+async def _warn_of_eviction(parts: Parts) -> None:
+    """Say at the start when the server may throw keys of ours away: counts, floors and cooldowns then go unnoticed."""
+    try:
+        policy = (await parts.client.info("memory")).get("maxmemory_policy", "noeviction")
+    except (RedisError, OSError):
+        return  # not allowed to ask, or gone again
+    if policy != "noeviction":
+        log.get("app").warning(
+            "keys_may_be_evicted",
+            maxmemory_policy=policy,
+            remedy="set maxmemory-policy to noeviction, or give the agent a server of its own",
+        )
 
 
 async def _run_until_stopped(
@@ -223,6 +248,8 @@ async def _run_until_stopped(
             for part in runs.values():
                 tasks.create_task(guarded(part.run))
             tasks.create_task(roster.run(stop))
+            for client in parts.clients:
+                tasks.create_task(follow_master(client, stop))
 
     running = asyncio.create_task(everything())
     waiting = asyncio.create_task(stop.wait())
@@ -253,8 +280,8 @@ async def _role(role: str, parts: Parts, stack: AsyncExitStack) -> "Worker | Bri
 
 def _reader(parts: Parts, stack: AsyncExitStack) -> Redis:
     """A client of its own for blocking reads, so that nothing short waits behind them."""
-    url = parts.settings.redis_url.get_secret_value()
-    client = connect(url, name=f"redis-agent:{parts.name}:reader", reply_timeout=REPLY_TIMEOUT_SECONDS)
+    client = connect(parts.settings.address, name=f"redis-agent:{parts.name}:reader")
+    parts.clients.append(client)
     stack.push_async_callback(client.aclose)
     return client
 
@@ -276,7 +303,9 @@ def _leadership(parts: Parts, lease: Tenure, role: str, gauge: Gauge | None) -> 
 
 def _bridge(parts: Parts) -> Bridge:
     settings = parts.settings
-    mirror = Mirror(parts.client, owner=parts.owner, ttl_ms=int(settings.lease_seconds * 1000))
+    mirror = Mirror(
+        parts.client, durability=parts.durability, owner=parts.owner, ttl_ms=int(settings.lease_seconds * 1000)
+    )
     lockstep = Lockstep(settings.bridge_buffer_bytes)
     tenure = BridgeTenure(mirror, lockstep)
     leadership = _leadership(parts, tenure, "bridge", parts.telemetry.bridge_leader)
@@ -284,6 +313,7 @@ def _bridge(parts: Parts) -> Bridge:
         client=parts.client,
         channel=settings.metrics_channel,
         control=mirror.channel,
+        alive=mirror.alive,
         lockstep=lockstep,
         leadership=leadership,
         terms=Terms(
@@ -355,10 +385,12 @@ def _worker(parts: Parts, reader: Redis) -> Worker:
         intake=intake,
         holding=holding,
         folding=folding,
+        durability=parts.durability,
         judge=_judge(parts),
         telemetry=parts.telemetry,
         liveness=parts.liveness,
         clock=parts.clock,
+        batch_bytes=settings.batch_bytes,
         max_deliveries=settings.max_deliveries,
         max_event_bytes=settings.max_event_bytes,
     )
@@ -373,6 +405,7 @@ def _dispatcher(parts: Parts, reader: Redis) -> Dispatcher:
             consumer=parts.name,
             channel=settings.orchestrator_channel,
         ),
+        durability=parts.durability,
         leadership=_leadership(parts, _lease(parts, keys.LEASE_DISPATCHER), "dispatcher", None),
         telemetry=parts.telemetry,
         liveness=parts.liveness,

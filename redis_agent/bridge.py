@@ -11,7 +11,9 @@ The way of one event, and what its loss costs at each step if the process dies t
 2. held, not written                            the same
 3. written, reply not seen                      nothing: it is in the stream once, and the others were told in the
                                                 same step
-4. confirmed                                    nothing
+4. written, not durable yet                     nothing: where that is waited for (REDIS_AGENT_DURABILITY), the others
+                                                hold it until they are told that it is
+5. confirmed                                    nothing
 Without another bridge in step, what is published until the next one leads is missed: a gap, counted.
 """
 
@@ -26,7 +28,7 @@ from redis_agent import log
 from redis_agent.bridge_terms import Terms
 from redis_agent.clock import Clock
 from redis_agent.lockstep import Lockstep
-from redis_agent.store.client import subscription
+from redis_agent.store.client import arrived, subscription
 from redis_agent.store.lease import Leadership
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.telemetry import Liveness, Telemetry
@@ -37,6 +39,10 @@ PING_SECONDS = 1.0
 UNANSWERED_PINGS = 5
 # How long the end of a subscription is waited for.
 UNSUBSCRIBE_SECONDS = 5.0
+# How long a bridge that stops waits for what it has written to be durable.
+CONFIRM_SECONDS = 5.0
+# What could not be confirmed is tried again after this.
+CONFIRM_AGAIN_SECONDS = 0.1
 # With nothing to write, the writer looks around this often.
 IDLE_SECONDS = 0.5
 
@@ -48,6 +54,7 @@ class Bridge:
         client: knows how to connect.
         channel: where services publish.
         control: where the bridges speak to each other.
+        alive: only listened to, so that the server knows whose subscription stands.
         lockstep: what this bridge holds.
         leadership: of the bridge's lease.
         terms: what it does with what it holds.
@@ -59,6 +66,7 @@ class Bridge:
         client: Redis,
         channel: str,
         control: str,
+        alive: str,
         lockstep: Lockstep,
         leadership: Leadership,
         terms: Terms,
@@ -69,6 +77,7 @@ class Bridge:
         self._client = client
         self._channel = channel
         self._control = control
+        self._alive = alive
         self._lockstep = lockstep
         self._leadership = leadership
         self._terms = terms
@@ -79,6 +88,7 @@ class Bridge:
         self._heard = 0.0
         self._unanswered = 0
         self._subscribed = asyncio.Event()
+        self._confirm_until = math.inf
 
     def hindrances(self) -> list[str]:
         """What keeps what is published now from being written, in words; nothing when all is well."""
@@ -90,10 +100,13 @@ class Bridge:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._take_part(released))
             writer = tasks.create_task(self._write(listened))
+            confirmer = tasks.create_task(self._confirm())
             await self._listen(stop)
+            self._confirm_until = asyncio.get_running_loop().time() + CONFIRM_SECONDS
             listened.set()
             self._terms.arrived.set()
             await writer
+            confirmer.cancel()
             released.set()
             self._subscribed.set()
 
@@ -110,8 +123,7 @@ class Bridge:
             connection = subscription(self._client)
             try:
                 await self._subscribe(connection)
-                recovery.succeeded()
-                await self._receive(connection, stop)
+                await self._receive(connection, recovery, stop)
             except (RedisError, OSError, asyncio.IncompleteReadError) as error:
                 self._terms.broke(self._heard)
                 await recovery.after(error, "subscription")
@@ -120,8 +132,8 @@ class Bridge:
 
     async def _subscribe(self, connection: Connection) -> None:
         await connection.connect()
-        await connection.send_command("SUBSCRIBE", self._channel, self._control)
-        for _ in range(2):
+        await connection.send_command("SUBSCRIBE", self._channel, self._control, self._alive)
+        for _ in range(3):
             reply = await connection.read_response()
             if reply[0] != b"subscribe":
                 raise ConnectionError(f"unexpected answer to SUBSCRIBE: {reply[0]!r}")
@@ -132,31 +144,45 @@ class Bridge:
         self._log.info("subscribed", channel=self._channel)
         self._terms.arrived.set()
 
-    async def _receive(self, connection: Connection, stop: asyncio.Event) -> None:
+    async def _receive(self, connection: Connection, recovery: Recovery, stop: asyncio.Event) -> None:
         """Read messages until the subscription breaks or has been ended in good order."""
-        keeper = asyncio.create_task(self._keep_alive(connection, stop))
-        clock, loop, control = self._clock, asyncio.get_running_loop(), self._control.encode()
+        keeper = asyncio.create_task(self._keep_alive(connection, recovery, stop))
         try:
-            while True:
-                reply: list[Any] = await connection.read_response(timeout=math.inf)
-                kind = reply[0]
-                if kind == b"message":
-                    if reply[1] == control:
-                        self._terms.heed(reply[2])
-                    else:
-                        self._telemetry.bridge_received.inc()
-                        dropped = self._lockstep.receive(clock.now_ms(), reply[2])
-                        if dropped:
-                            self._terms.say_dropped(dropped)
-                        if not self._terms.arrived.is_set():
-                            self._terms.arrived.set()
-                elif kind == b"unsubscribe":
-                    return
-                self._heard, self._unanswered = loop.time(), 0
+            while self._take(await arrived(connection)):
+                pass
         finally:
             keeper.cancel()
 
-    async def _keep_alive(self, connection: Connection, stop: asyncio.Event) -> None:
+    def _take(self, replies: list[Any]) -> bool:
+        """Hold what was published and heed what was said, in the order of the server; False at the end."""
+        received, dropped, ended = 0, 0, False
+        problem: Exception | None = None
+        now_ms, control = self._clock.now_ms(), self._control.encode()
+        for reply in replies:
+            if isinstance(reply, Exception):
+                problem = reply
+                break
+            kind = reply[0]
+            if kind == b"message":
+                if reply[1] == control:
+                    self._terms.heed(reply[2])
+                else:
+                    received += 1
+                    dropped += self._lockstep.receive(now_ms, reply[2])
+            elif kind == b"unsubscribe":
+                ended = True
+                break
+        self._heard, self._unanswered = asyncio.get_running_loop().time(), 0
+        if received:
+            self._telemetry.bridge_received.inc(received)
+            self._terms.arrived.set()
+        if dropped:
+            self._terms.say_dropped(dropped)
+        if problem is not None:
+            raise problem
+        return not ended
+
+    async def _keep_alive(self, connection: Connection, recovery: Recovery, stop: asyncio.Event) -> None:
         """Ask for signs of life, cut a connection that gives none, end the subscription on stop."""
         while not await sleep_unless(stop, PING_SECONDS):
             self._liveness.beat("bridge.listen")
@@ -164,6 +190,12 @@ class Bridge:
                 self._log.warning("subscription_silent", unanswered=self._unanswered)
                 await connection.disconnect(nowait=True)
                 return
+            if self._terms.elsewhere:
+                self._log.warning("subscription_elsewhere", meaning="it is not on the server that is written to")
+                await connection.disconnect(nowait=True)
+                return
+            if not self._unanswered:
+                recovery.succeeded()  # it stands: what is cut at once is made again only after a pause
             try:
                 await connection.send_command("PING", check_health=False)
                 self._unanswered += 1
@@ -200,7 +232,7 @@ class Bridge:
             except (RedisError, OSError) as error:
                 await recovery.after(error, "write")
                 continue
-            if done and listened.is_set():
+            if done and listened.is_set() and self._all_confirmed():
                 return
             if done:
                 self._terms.arrived.clear()
@@ -209,3 +241,27 @@ class Bridge:
                         await self._terms.arrived.wait()
                 except TimeoutError:
                     pass
+
+    def _all_confirmed(self) -> bool:
+        """Whether a bridge that has written everything need not wait any longer before it stops."""
+        unconfirmed = self._terms.unconfirmed
+        if unconfirmed and asyncio.get_running_loop().time() < self._confirm_until:
+            return False
+        if unconfirmed:
+            self._log.error("bridge_stopped_with_unconfirmed_events", events=unconfirmed)
+        return True
+
+    async def _confirm(self) -> None:
+        """Let go of what is written, all at once, when it is durable. Has nothing to do unless that is waited for."""
+        recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=asyncio.Event())
+        while True:
+            await self._terms.wrote.wait()
+            self._terms.wrote.clear()
+            try:
+                if not await self._terms.confirm():
+                    self._terms.wrote.set()
+                    await asyncio.sleep(CONFIRM_AGAIN_SECONDS)
+                recovery.succeeded()
+            except (RedisError, OSError) as error:
+                self._terms.wrote.set()
+                await recovery.after(error, "confirm")

@@ -15,13 +15,16 @@ from redis_agent.lockstep import Announcement, Claim, Lockstep, OutOfStepError
 from redis_agent.log import Throttle
 from redis_agent.store import keys
 from redis_agent.store.lease import Leadership
-from redis_agent.store.mirror import Mirror
+from redis_agent.store.mirror import DeafError, Mirror
 from redis_agent.telemetry import Telemetry
 
 # One batch holds the server up for about this many bytes at most.
 BATCH_BYTES = 1_048_576
 # Events that wait for longer than this to be written are a hindrance.
 LATE_SECONDS = 5.0
+# The server says so many times in a row that it knows no subscription of this bridge before the bridge believes it: one
+# that was only cut is seen to end before that, with all that it still brings.
+DEAF_ANSWERS = 3
 
 
 def _new_epoch() -> str:
@@ -34,11 +37,34 @@ class BridgeTenure:
     def __init__(self, mirror: Mirror, lockstep: Lockstep) -> None:
         self._mirror = mirror
         self._lockstep = lockstep
-        self._new_epoch = _new_epoch()
         self._marks = (f"{uuid.uuid4().hex[:8]}.{n}" for n in count(1))
         self.claim: Claim | None = None
         # The server has forgotten positions that this leader knows to have been written: a new numbering is due.
         self.regressed = False
+        # How often the lease was prolonged.
+        self.renewals = 0
+        self._deaf_subscription = -1
+        self._deaf_answers = 0
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the subscription stands, but not on the server that the scripts run on."""
+        lockstep = self._lockstep
+        here = self._deaf_subscription == lockstep.subscriptions and lockstep.listening
+        return here and self._deaf_answers >= DEAF_ANSWERS
+
+    def _subscription(self) -> int | None:
+        return self._lockstep.subscriptions if self._lockstep.listening else None
+
+    def _heard(self, subscription: int | None, *, heard: bool) -> None:
+        """What the server said of the subscription that stood when it was asked."""
+        if subscription is None:
+            return
+        if heard or subscription != self._deaf_subscription:
+            self._deaf_answers = 0
+        if not heard:
+            self._deaf_subscription = subscription
+            self._deaf_answers += 1
 
     @property
     def name(self) -> str:
@@ -47,25 +73,35 @@ class BridgeTenure:
 
     async def acquire(self) -> str | None:
         """Claim the lease; what the server said is in `claim` then."""
-        self._lockstep.offer(self._new_epoch)
-        claim = await self._mirror.claim(epoch=self._lockstep.epoch, new_epoch=self._new_epoch)
+        # Never the same name twice: a server that has forgotten an epoch would set its mark a second time.
+        new_epoch = _new_epoch()
+        self._lockstep.offer(new_epoch)
+        subscription = self._subscription()
+        try:
+            claim = await self._mirror.claim(epoch=self._lockstep.epoch, new_epoch=new_epoch)
+        except DeafError:
+            self._heard(subscription, heard=False)
+            return None
         if claim is None:
+            self._heard(subscription, heard=True)
             return None
         self.claim = claim
         return claim.value
-
-    def begun(self) -> None:
-        """The last claim's term has begun: its epoch is not offered again."""
-        self._new_epoch = _new_epoch()
 
     async def renew(self, value: str) -> bool:
         """Prolong the lease, and let those who are not in step know where they are."""
         epoch = self._lockstep.marks_epoch
         mark = next(self._marks) if epoch else ""
-        known = self._lockstep.written
-        written = await self._mirror.renew(value, epoch=epoch, mark=mark, confirmed=None)
-        self.regressed = self.regressed or (written is not None and bool(epoch) and written < known)
-        return written is not None
+        known = self._lockstep.sent
+        confirmed = self._lockstep.written if self._mirror.waits else None
+        subscription = self._subscription()
+        renewal = await self._mirror.renew(value, epoch=epoch, mark=mark, confirmed=confirmed)
+        if renewal is None:
+            return False
+        self.renewals += 1
+        self._heard(subscription, heard=renewal.heard)
+        self.regressed = self.regressed or (bool(epoch) and renewal.written < known)
+        return True
 
     async def release(self, value: str) -> None:
         """Give the lease back."""
@@ -75,7 +111,7 @@ class BridgeTenure:
 class Terms:
     """What a bridge does as leader and as follower.
 
-    `arrived` is set whenever there is something to do.
+    `arrived` is set whenever there is something to do, `wrote` whenever there is something to confirm.
 
     Args:
         mirror: writes, and speaks to the other bridges.
@@ -110,9 +146,14 @@ class Terms:
         # The epoch that begins after a break, kept until the server has answered; and the break that was looked into.
         self._mending = ""
         self._looked_into = -1
+        # One that may be in step was called to take over; it is asked for again with the next renewal of the lease.
+        self._called_at = -1
         self._throttle = Throttle()
         self._broken_at: float | None = None
         self._waiting_since: float | None = None
+        # When the oldest of what is written, and not confirmed, was written at the latest.
+        self._unconfirmed_since: float | None = None
+        self.wrote = asyncio.Event()
 
     def hindrances(self) -> list[str]:
         """What keeps what is published now from being written, in words; nothing when all is well."""
@@ -125,7 +166,21 @@ class Terms:
         if late > LATE_SECONDS:
             held, size = len(self._lockstep), self._lockstep.size_bytes
             return [f"the stream could not be written for {late:.0f} s: {held} events held ({size} bytes)"]
+        since = self._unconfirmed_since
+        late = 0.0 if since is None else self._now() - since
+        if late > LATE_SECONDS:
+            return [f"what is written was not durable for {late:.0f} s: {self.unconfirmed} events held"]
         return []
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many positions are written, and not confirmed."""
+        return self._lockstep.sent - self._lockstep.written
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the subscription stands, but not on the server that the scripts run on."""
+        return self._tenure.elsewhere
 
     # Following -------------------------------------------------------------------------------------------
 
@@ -186,7 +241,7 @@ class Terms:
 
     def follow(self) -> None:
         """Not the leader (any more): what is held is kept until somebody has written it."""
-        self._waiting_since = None
+        self._waiting_since = self._unconfirmed_since = None
         if self._term is not None:
             self._term = None
             self._lockstep.end_term()
@@ -216,16 +271,45 @@ class Terms:
         if self._waiting_since is None:
             self._waiting_since = self._now()
         epoch = self._lockstep.numbering
-        result = await self._mirror.write(lease, epoch=epoch, batch=batch)
+        confirmed = self._lockstep.written if self._mirror.waits else None
+        result = await self._mirror.write(lease, epoch=epoch, batch=batch, confirmed=confirmed)
         if result.outcome == "fenced":
             self._lose("fenced")
         elif result.outcome == "hole":
             await self._renumber(lease, gap_ms=None)
         else:
             self._telemetry.bridge_written.inc(len(batch.events))
-            self._lockstep.confirmed(result.position)
+            self._wrote(result.position)
             self._waiting_since = None
         return False
+
+    def _wrote(self, position: int) -> None:
+        """The stream has everything up to this position; that is enough, unless it is to be durable first."""
+        if not self._mirror.waits:
+            self._lockstep.confirmed(position)
+            return
+        self._lockstep.wrote(position)
+        if self.unconfirmed and self._unconfirmed_since is None:
+            self._unconfirmed_since = self._now()
+        self.wrote.set()
+
+    async def confirm(self) -> bool:
+        """Let go of what is durable by now, all at once; whether nothing is left to wait for."""
+        lockstep = self._lockstep
+        epoch, position, began = lockstep.numbering, lockstep.sent, self._now()
+        if position <= lockstep.written:
+            return True
+        durable = await self._mirror.durable()
+        if durable is None or not lockstep.leads or not epoch == lockstep.numbering == durable.epoch:
+            return False
+        self.arrived.set()
+        if durable.written < position:
+            # Another server has taken over, without it: it is still held, and written again.
+            self._tenure.regressed = True
+            return False
+        lockstep.confirmed(position)
+        self._unconfirmed_since = began if self.unconfirmed else None
+        return not self.unconfirmed
 
     def _lose(self, why: str) -> None:
         self._leadership.lose(why)
@@ -238,8 +322,9 @@ class Terms:
             self._leadership.lose("unknown claim")
             return
         lockstep = self._lockstep
-        if lease == self._last_term:
-            # Lost here, but not on the server: nobody led in between, and what is known here is the newest.
+        if lease == self._last_term and claim.epoch in (lockstep.numbering, self._mending):
+            # Lost here, but not on the server: nobody led in between, and what is known here is the newest. (A server
+            # that has forgotten this term's last numbering names the one before.)
             self._term = lease
             lockstep.resume()
             return
@@ -251,11 +336,13 @@ class Terms:
             self._leadership.resign()
             return
         self._term = self._last_term = lease
+        self._mending = ""  # never begun again: its mark would stand in two places
+        self._called_at = -1
         self._following = False
         self._tenure.regressed = lockstep.written > claim.written
+        self._wrote(claim.written)
         if claim.virgin and known:
             self._say_forgotten(known, 0)
-        self._tenure.begun()
         self._to_say.clear()
         if announcement is not None:
             self._say(announcement)
@@ -271,14 +358,18 @@ class Terms:
     async def _mend(self, lease: str) -> bool:
         """The subscription broke: hand over to a bridge in step, or begin anew; whether to go on leading."""
         lockstep = self._lockstep
+        if self._called_at == self._tenure.renewals:
+            return True  # write the rest of what is held
         if lockstep.listening:
             broken_at = self._now() if self._broken_at is None else self._broken_at
             gap_ms = int((self._now() - broken_at) * 1000)
             return await self._renumber(lease, gap_ms=max(0, gap_ms))
         if self._looked_into == lockstep.subscriptions:
             return True  # write the rest of what is held
+        subscription = lockstep.subscriptions
         result = await self._mirror.broken(lease, new_epoch="", gap_ms=None, may_yield=True)
-        self._looked_into = lockstep.subscriptions
+        if result.outcome != "called":
+            self._looked_into = subscription
         return self._stays(result.outcome, result.successor)
 
     async def _renumber(self, lease: str, *, gap_ms: int | None) -> bool:
@@ -288,6 +379,7 @@ class Terms:
         """
         lockstep = self._lockstep
         self._mending = self._mending or _new_epoch()
+        lockstep.offer(self._mending)  # met as a follower, after a lost answer, it is not another's
         known, subscription_before = lockstep.written, lockstep.subscriptions
         result = await self._mirror.broken(lease, new_epoch=self._mending, gap_ms=gap_ms, may_yield=gap_ms is not None)
         epoch, self._mending = self._mending, ""
@@ -296,6 +388,7 @@ class Terms:
         self._to_say.clear()
         self._tenure.regressed = False
         forgotten, announcement = lockstep.renumbered(epoch, result.written, subscription=subscription_before)
+        self._wrote(result.written)
         if announcement is not None:
             self._say(announcement)
         if forgotten:
@@ -308,6 +401,9 @@ class Terms:
 
     def _stays(self, outcome: str, successor: str) -> bool:
         if outcome == "alone":
+            return True
+        if outcome == "called":
+            self._called_at = self._tenure.renewals
             return True
         if outcome == "yielded":
             self._log.warning("bridge_hands_over", to=successor, held=len(self._lockstep))

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import annotated_types
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, ValidationInfo, field_validator
@@ -21,14 +20,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from redis_agent.errors import ConfigError
+from redis_agent.store.address import Address, Sentinels, fault_of_url, host_ports, redacted_url
 
 PREFIX = "REDIS_AGENT_"
 FILE_SUFFIX = "_FILE"
-SCHEMES = frozenset({"redis", "rediss", "unix"})
-_URL_OPTIONS = frozenset(
-    {"db", "username", "password", "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile"}
-    | {"ssl_check_hostname", "ssl_password"}
-)
 
 # Set by and for others: the test suite's own switches, and what Kubernetes puts into every pod for
 # a service that is called `redis-agent`. Neither is a misspelt setting.
@@ -36,6 +31,7 @@ _FOREIGN = re.compile(rf"{PREFIX}(TEST_\w+|SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_
 
 _SHOWN_CHARACTERS = 60
 
+Durability = Literal["memory", "disk", "replica"]
 Evidence = Literal["early", "confirmed"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "text", "json"]
@@ -76,6 +72,34 @@ class Settings(BaseSettings):
         SecretStr,
         Variable("REDIS_URL", form="a URL that begins with redis://, rediss:// or unix://"),
     ] = Field(SecretStr("redis://redis:6379"), description="The Redis (7.0 or later) or Valkey server.")
+
+    sentinels: Annotated[str, Variable(form="host:port of each Sentinel, separated by commas")] = Field(
+        "",
+        max_length=2_000,
+        description="The Sentinels to ask for the master's address; any of them may be down. Then the host and port "
+        "of `REDIS_URL` are not used, but its user, password, database and TLS options are. Empty: none.",
+    )
+    sentinel_master: Annotated[str, Variable(form="the name under which the Sentinels watch the master")] = Field(
+        "",
+        max_length=200,
+        pattern=r"^\S*$",
+        description="The master's name at the Sentinels.",
+    )
+    sentinel_username: Annotated[str, Variable(form="a user's name, without spaces")] = Field(
+        "", max_length=200, pattern=r"^\S*$", description="The user that the Sentinels themselves ask for, if they do."
+    )
+    sentinel_password: Annotated[SecretStr | None, Variable(form="a password")] = Field(
+        None, description="The password that the Sentinels themselves ask for, if they do."
+    )
+    durability: Annotated[Durability, Variable()] = Field(
+        "memory",
+        description="When a batch of events counts as written, or as applied: `memory` as soon as the server has "
+        "executed it; `disk` when it is in the append-only file and fsynced; `replica` when replicas have it, too. "
+        "docs/reliability.md says what each survives and costs.",
+    )
+    durability_replicas: Annotated[int, Variable(unit="replicas")] = Field(
+        1, ge=1, le=100, description="How many replicas must have a batch with `REDIS_AGENT_DURABILITY=replica`."
+    )
 
     metrics_channel: Annotated[
         Channel,
@@ -321,7 +345,7 @@ class Settings(BaseSettings):
         """Takes what the constructor was given; only `load_settings` reads the environment."""
         return (init_settings,)
 
-    @field_validator("log_level", "log_format", "alert_evidence", mode="before")
+    @field_validator("log_level", "log_format", "alert_evidence", "durability", mode="before")
     @classmethod
     def _accept_any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -343,10 +367,45 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
-        fault = _fault_of_url(value.get_secret_value())
+        fault = fault_of_url(value.get_secret_value())
         if fault:
             raise ValueError(fault)
         return value
+
+    @field_validator("sentinels")
+    @classmethod
+    def _check_sentinels(cls, value: str, info: ValidationInfo) -> str:
+        addresses = host_ports(value)
+        url = info.data.get("redis_url")
+        if addresses and url is not None and url.get_secret_value().startswith("unix:"):
+            raise ValueError("REDIS_URL names a socket of this machine, where no Sentinel can lead elsewhere")
+        return value
+
+    @field_validator("sentinel_master")
+    @classmethod
+    def _check_sentinel_master(cls, value: str, info: ValidationInfo) -> str:
+        if "sentinels" in info.data and bool(value) != bool(host_ports(info.data["sentinels"])):
+            missing = "REDIS_AGENT_SENTINELS" if value else "it"
+            raise ValueError(
+                f"REDIS_AGENT_SENTINELS and REDIS_AGENT_SENTINEL_MASTER belong together: {missing} is empty"
+            )
+        return value
+
+    @property
+    def address(self) -> Address:
+        """Where the server is. Holds secrets."""
+        url = self.redis_url.get_secret_value()
+        addresses = host_ports(self.sentinels)
+        if not addresses:
+            return Address(url)
+        password = "" if self.sentinel_password is None else self.sentinel_password.get_secret_value()
+        return Address(url, Sentinels(addresses, self.sentinel_master, self.sentinel_username, password))
+
+    @property
+    def address_shown(self) -> str:
+        """Where the server is, for people; without secrets."""
+        sentinels = self.address.sentinels
+        return redacted_url(self.redis_url.get_secret_value()) if sentinels is None else str(sentinels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,32 +496,6 @@ def variable_name(field_name: str) -> str:
     return _variable(Settings.model_fields[field_name]).name or PREFIX + field_name.upper()
 
 
-def redacted_url(url: str | SecretStr) -> str:
-    """Returns a Redis URL that may be shown: the password is replaced by `***`, the rest stays.
-
-    Args:
-        url: the URL, with or without credentials; what cannot be read as one is hidden whole.
-    """
-    text = url.get_secret_value() if isinstance(url, SecretStr) else url
-    try:
-        parts = urlsplit(text)
-        password = parts.password
-        _ = parts.port  # a password with a bare slash in it shows up here, as a port that is none
-    except ValueError:
-        return "(unreadable URL)"
-    if parts.scheme not in SCHEMES or "@" in parts.path:
-        return "(unreadable URL)"
-    netloc = parts.netloc
-    if password is not None:
-        netloc = f"{quote(parts.username or '')}:***@{netloc.rpartition('@')[2]}"
-    elif parts.username:
-        netloc = f"***@{netloc.rpartition('@')[2]}"  # a name alone is a password in the wrong place
-    query = [(key, "***" if key in ("password", "ssl_password") else value) for key, value in parse_qsl(parts.query)]
-    shown = urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="*/"), ""))
-    # urlunsplit drops the empty host of unix:///path where there is no netloc.
-    return shown if "://" in shown else shown.replace(":", "://", 1)
-
-
 def markdown_table() -> str:
     """Renders every setting as a Markdown table: variable, default, unit and bounds, what it is."""
     lines = ["| variable | default | allowed | what it is |", "|---|---|---|---|"]
@@ -525,7 +558,7 @@ def _explain(field_name: str, variables: Mapping[str, str], fault: str) -> str:
         # Not even a part is shown: what cannot be parsed cannot be told from the secret in it.
         given = name + FILE_SUFFIX if variables.get(name + FILE_SUFFIX) else name
         return f"{given} (value not shown): {allowed}{f'; {fault}' if fault else ''}"
-    return f"{name}={_shown(variables.get(name, ''))}: {allowed}"
+    return f"{name}={_shown(variables.get(name, ''))}: {allowed}{f'; {fault}' if fault else ''}"
 
 
 def _own_words(detail: Any) -> str:
@@ -535,6 +568,7 @@ def _own_words(detail: Any) -> str:
 
 
 def _shown(value: str) -> str:
+    value = re.sub(r"[^\s,/@]*@", "***@", value)  # a password in the wrong place
     return repr(value if len(value) <= _SHOWN_CHARACTERS else value[: _SHOWN_CHARACTERS - 3] + "...")
 
 
@@ -576,30 +610,3 @@ def _allowed(field: FieldInfo) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value}"
-
-
-def _fault_of_url(url: str) -> str:
-    """Says what is wrong with a Redis URL, without repeating any of it, or returns ""."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "its host or port cannot be read (percent-encode special characters in a password)"
-    if parts.scheme not in SCHEMES or "://" not in url:
-        return "it has another scheme"
-    for option, value in parse_qsl(parts.query, keep_blank_values=True):
-        # The others would change how the agent talks to Redis, or are none.
-        if option not in _URL_OPTIONS:
-            return f"its option {option[:_SHOWN_CHARACTERS]!r} is none of {', '.join(sorted(_URL_OPTIONS))}"
-        if option == "db" and not value.isdecimal():
-            return "its option 'db' must be the number of a database"
-    if parts.scheme == "unix":
-        return "" if parts.path.strip("/") else "it names no socket"
-    if not parts.hostname:
-        return "it names no host"
-    if port == 0:
-        return "its port is 0"
-    database = parts.path.strip("/")
-    if database and not database.isdecimal():
-        return "what follows the host must be the number of a database"
-    return ""

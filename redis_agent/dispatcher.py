@@ -4,7 +4,7 @@ Any number of replicas may run; one holds the lease and delivers, so that the or
 are one script, fenced by the lease. If the process dies before that script, the alert is still pending and the next
 holder delivers it; after it, the alert is acked and nobody delivers it again.
 
-    read -> pending -> take over -> deliver, superseded, or given up
+    read -> pending -> take over -> durable -> deliver, superseded, or given up
 
 What is delivered always comes from the list of what is pending, never straight from a read: a read that reached the
 server late, of a dispatcher that was stopped and is no longer the leader, leaves alerts pending under its name, which
@@ -19,6 +19,8 @@ from redis_agent import log
 from redis_agent.alerts import AlertType, Told, told
 from redis_agent.clock import Clock
 from redis_agent.log import Throttle
+from redis_agent.store.durability import Durability
+from redis_agent.store.group import Created
 from redis_agent.store.lease import Leadership
 from redis_agent.store.outbox import FENCED, GIVEN_UP, NOT_PENDING, SUPERSEDED, Delivery, OutboxEntry
 from redis_agent.store.recovery import Recovery, sleep_unless
@@ -36,6 +38,7 @@ class Dispatcher:
 
     Args:
         delivery: the outbox as this process sees it.
+        durability: what an alert waits for: one that was delivered is not forgotten with its cooldown.
         leadership: of the dispatcher's lease.
         ttl_seconds: an alert that nobody listened to for so long is given up.
     """
@@ -44,6 +47,7 @@ class Dispatcher:
         self,
         *,
         delivery: Delivery,
+        durability: Durability,
         leadership: Leadership,
         telemetry: Telemetry,
         liveness: Liveness,
@@ -51,13 +55,14 @@ class Dispatcher:
         ttl_seconds: float,
     ) -> None:
         self._delivery = delivery
+        self._durability = durability
         self._leadership = leadership
         self._telemetry = telemetry
         self._liveness = liveness
         self._clock = clock
         self._ttl_ms = int(ttl_seconds * 1000)
         self._log = log.get("dispatcher")
-        self._throttle = Throttle(300.0)
+        self._throttle = Throttle()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until told to stop; what is not delivered stays in the outbox."""
@@ -79,9 +84,11 @@ class Dispatcher:
                 continue
             try:
                 if not group_known:
-                    await self._delivery.ensure_group()
+                    self._say_lost(await self._delivery.ensure_group())
                     group_known = True
                 waiting = await self._delivery.take_over(_READ_COUNT)
+                if waiting and self._durability.waits and await self._durability.reached() is None:
+                    continue
                 if waiting:
                     await self._deliver_in_order(lease, waiting, stop)
                 else:
@@ -116,6 +123,15 @@ class Dispatcher:
             else:
                 return
 
+    def _say_lost(self, created: Created | None) -> None:
+        if created is not None and created.lost:
+            self._telemetry.alerts_lost.inc(created.lost)
+            self._log.error(
+                "outbox_deleted",
+                lost=created.lost,
+                meaning="somebody deleted the outbox; so many alerts of it were not delivered yet",
+            )
+
     def _done(self, entry: OutboxEntry, about: Told, outcome: int) -> None:
         """Count and say what became of an alert."""
         if outcome == NOT_PENDING:
@@ -129,7 +145,6 @@ class Dispatcher:
             waited_ms = now_ms - int(entry.id.partition("-")[0])
             self._log.error("alert_undelivered", alert_id=about.alert_id, waited_ms=waited_ms)
         else:
-            self._throttle.reset()
             if entry.at_ms:
                 self._telemetry.alert_latency.observe(max(0.0, (now_ms - entry.at_ms) / 1000))
             self._log.info("alert_delivered", alert_id=about.alert_id, receivers=outcome)

@@ -23,3 +23,7 @@ class EndpointError(AgentError):
 
 class RedisAccessError(AgentError):
     """Redis answers but does not let us in: wrong password, no permission. Trying again does not help."""
+
+
+class DurabilityError(AgentError):
+    """The server cannot promise what REDIS_AGENT_DURABILITY asks for. Trying again does not help."""

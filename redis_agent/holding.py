@@ -120,7 +120,7 @@ class Holding:
         """Wait until there is room for another read, or until told to stop."""
         while self._size > 2 * self._batch_bytes and not stop.is_set():
             self._finished.clear()
-            await _first_of(self._finished, stop)
+            await first_of(self._finished, stop)
 
     async def run(self, finished: asyncio.Event) -> None:
         """Renew what is in hand for long, until the worker has finished."""
@@ -150,7 +150,7 @@ class Holding:
                 self._log.info("held", entries=renewed.held, gone=renewed.deleted, why="not applied for a while")
 
 
-async def _first_of(first: asyncio.Event, second: asyncio.Event) -> None:
+async def first_of(first: asyncio.Event, second: asyncio.Event) -> None:
     """Wait until one of two events is set."""
     waits = [asyncio.ensure_future(event.wait()) for event in (first, second)]
     try:

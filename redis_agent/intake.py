@@ -11,6 +11,7 @@ from redis_agent.folding import Folded
 from redis_agent.holding import Chunk, Holding
 from redis_agent.log import Throttle
 from redis_agent.store import keys
+from redis_agent.store.group import Created
 from redis_agent.store.recovery import Recovery
 from redis_agent.store.stream import EventStream, Reclaimed, StreamEntry
 from redis_agent.telemetry import Liveness, Telemetry
@@ -93,9 +94,9 @@ class Intake:
 
     async def _read_own(self, queues: Queues, stop: asyncio.Event) -> None:
         """Read again what this consumer was given and has not acked."""
-        created_at = await self._stream.ensure_group()
-        if created_at is not None:
-            self._log.warning("group_created", at=created_at)
+        created = await self._stream.ensure_group()
+        if created is not None:
+            self._say_created(created)
         # What is being folded and applied is pending too, and needs no second look.
         await queues.read.join()
         await queues.folded.join()
@@ -126,6 +127,16 @@ class Intake:
         self._say(step, loop.time())
         await self._hand_on(step.entries, queues)
         return step.more
+
+    def _say_created(self, created: Created) -> None:
+        self._log.warning("group_created", at=created.at)
+        if created.lost:
+            self._telemetry.stream_lost.inc(created.lost)
+            self._log.error(
+                "stream_deleted",
+                lost=created.lost,
+                meaning="somebody deleted the stream of events; so many of them were not applied yet",
+            )
 
     def _say(self, step: Reclaimed, now: float) -> None:
         self._telemetry.reclaimed.inc(len(step.entries))

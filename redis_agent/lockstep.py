@@ -34,7 +34,7 @@ class Claim:
     """What the server said when it gave the lease.
 
     Attributes:
-        value: the lease's value, "token:owner".
+        value: the lease's value, "token.claim:owner"; never given twice.
         written: the position that the stream had reached.
         epoch: the epoch from now on.
         epoch_before: the epoch until then, "" when there was none.
@@ -108,6 +108,8 @@ class Lockstep:
         self._placed: deque[Received] = deque()
         self._end = 0
         self._released = 0
+        # What this leader has written; held on from `_released`, while it is not confirmed.
+        self._sent = 0
         self._epoch = ""
         self._loose: deque[Received] = deque()
         # (mark, epoch, how many loose messages came before it), and for those in step: mark -> position.
@@ -120,7 +122,7 @@ class Lockstep:
         self._complete = True
         self._joined_at = 0
         self._awaits = False
-        self._offered = ""
+        self._offered: deque[str] = deque(maxlen=_MARKS)
         self._leads = False
         self._resyncs = 0
         self._dropped = 0
@@ -180,13 +182,18 @@ class Lockstep:
 
     @property
     def written(self) -> int:
-        """The position up to which everything is known to be written."""
+        """The position up to which everything is known to be written, and as durable as asked for."""
         return self._released
+
+    @property
+    def sent(self) -> int:
+        """The position up to which this leader has written everything, durable yet or not."""
+        return max(self._sent, self._released)
 
     @property
     def given_up(self) -> int:
         """How many positions in front of the oldest held one were dropped unwritten."""
-        return max(0, self._end - len(self._placed) - self._released)
+        return max(0, self._end - len(self._placed) - self.sent)
 
     # What is received ------------------------------------------------------------------------------------------
 
@@ -206,7 +213,7 @@ class Lockstep:
             self._clear_loose()
 
     def receive(self, at_ms: int, event: bytes) -> int:
-        """Hold a message; how many of the oldest were dropped for it."""
+        """Hold a message; how many of the oldest were dropped for it, unwritten as far as is known."""
         size = len(event) + _OVERHEAD_BYTES
         if self._attached:
             self._end += 1
@@ -222,10 +229,11 @@ class Lockstep:
         dropped = 0
         while self._bytes > self._max_bytes and len(self) > 1:
             if self._placed:
+                dropped += self._end - len(self._placed) >= self.sent
                 self._bytes -= len(self._placed.popleft()[1]) + _OVERHEAD_BYTES
             else:
+                dropped += 1
                 self._drop_loose(1)
-            dropped += 1
         return dropped
 
     def control(self, message: bytes) -> Announcement | None:
@@ -255,7 +263,7 @@ class Lockstep:
             else:
                 self._complete = self._complete or position >= self._joined_at
                 self._release(position)
-        elif not self._leads and epoch != self._offered:
+        elif not self._leads and epoch not in self._offered:
             # Another numbering has begun. A leader hears only of those before its own, or is fenced soon.
             if self._attached:
                 self._resyncs += 1
@@ -323,12 +331,19 @@ class Lockstep:
     # Leading ---------------------------------------------------------------------------------------------------
 
     def offer(self, epoch: str) -> None:
-        """This epoch begins if a claim that is under way is granted; its mark may be met before the answer is seen."""
-        self._offered = epoch
+        """This epoch begins if a claim that is under way is granted; its mark may be met before the answer is seen.
+
+        Or after a claim whose answer was lost; so those that were offered before count as well.
+        """
+        self._offered.append(epoch)
 
     def resume(self) -> None:
-        """A term goes on, or begins in the epoch that this bridge is in step with."""
+        """A term goes on, or begins in the epoch that this bridge is in step with.
+
+        What is not confirmed is written again: the server knows what it has.
+        """
         self._leads = True
+        self._sent = 0
         self._expected.clear()
 
     def begin(self, claim: Claim) -> Announcement | None:
@@ -344,27 +359,32 @@ class Lockstep:
         Raises:
             OutOfStepError: this bridge was in step when it asked, and is no more; the lease must be given back.
         """
-        if not claim.begins_epoch:
-            if claim.epoch != self._epoch:
-                raise OutOfStepError(f"in step with {self._epoch or 'nobody'}, the lease is for {claim.epoch}")
+        if claim.epoch == self._epoch:
+            # Also a term of long ago, whose answer a server gives again that has forgotten what came after it.
             self.resume()
-            self._release(claim.written)
+            self._sent = claim.written
             return None
+        if not claim.begins_epoch:
+            raise OutOfStepError(f"in step with {self._epoch or 'nobody'}, the lease is for {claim.epoch}")
         self._leads = True
-        mine = claim.virgin or (claim.epoch_before == self._epoch and (claim.continues or self._attached))
+        numbered = bool(self._epoch) and claim.epoch_before == self._epoch
+        mine = claim.virgin or (numbered and (claim.continues or self._attached))
+        self._sent = claim.written
         if claim.virgin:
             self._end, self._released = len(self._placed), 0
-        elif claim.epoch_before != self._epoch:
-            # Positions of another numbering say nothing about what is written.
+        elif not numbered:
+            # Positions of another numbering, or of one that was forgotten, say nothing about what is written.
             self._clear_placed()
             self._end = self._released = claim.written
             self._attached = False
         elif not self._complete:
-            self._released = claim.written  # what lies between was never received here
+            # What lies between was never received here.
+            self._released = min(self._released, claim.written)
         self._complete = True
-        self._release(claim.written)
-        if not self._attached:
-            self._end = max(self._end, claim.written)
+        if not self._attached and self._end < claim.written:
+            # What lies between the end of this row and what comes next is written, and was never received here.
+            self._release(claim.written)
+            self._end = claim.written
         self._epoch = claim.epoch
         self._expected.clear()
         if mine and not self._awaits:
@@ -390,10 +410,14 @@ class Lockstep:
             how many positions the server has forgotten, and what to announce at once.
         """
         forgotten = max(0, self._released - written)
-        self._release(written)
-        self._released = written
-        self._end = written + len(self._placed)
+        if self._end < written:
+            self._release(written)
+        unwritten = min(len(self._placed), max(0, self._end - written))
+        self._released = min(self._released, written)
+        self._sent, self._end = written, written + unwritten
         self._epoch = epoch
+        if self._awaits:
+            return forgotten, None  # what is loose may be another's as much as before
         announcement = self._take_loose(epoch)
         if subscription != self._subscriptions:
             self._attached = False  # broken once more since; what the new epoch's mark has met is not known
@@ -410,24 +434,31 @@ class Lockstep:
         return Announcement(self._epoch, mark, base + met[0]) if met and self._attached else None
 
     def end_term(self) -> None:
-        """The lease is lost or given back; what is held is kept until somebody has written it."""
+        """The lease is lost or given back; what is held is kept until somebody has written it for good."""
         self._leads = False
+        self._sent = 0
 
     def batch(self, count: int, max_bytes: int) -> Batch | None:
-        """The oldest placed messages, at least one; None when there are none."""
+        """The oldest placed messages that are not written, at least one; None when there are none."""
         events: list[Received] = []
         size = 0
-        for received in islice(self._placed, count):
+        held_from = self._end - len(self._placed) + 1
+        first = max(held_from, self.sent + 1)
+        for received in islice(self._placed, first - held_from, first - held_from + count):
             size += len(received[1])
             if events and size > max_bytes:
                 break
             events.append(received)
         if not events:
             return None
-        return Batch(self._end - len(self._placed) + 1, self._released + 1, events)
+        return Batch(first, self.sent + 1, events)
+
+    def wrote(self, position: int) -> None:
+        """The server has written everything up to this position; it is held until that is confirmed."""
+        self._sent = max(self._sent, position)
 
     def confirmed(self, position: int) -> None:
-        """The server has written everything up to this position."""
+        """The server has written everything up to this position, and it is as durable as asked for."""
         self._release(position)
 
     # Held messages ---------------------------------------------------------------------------------------------

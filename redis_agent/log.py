@@ -2,9 +2,19 @@
 
 import logging
 import sys
+import time
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
+
+# Of one event about one subject: so many lines at once, and then one more every so many seconds.
+_BURST = 4
+_SECONDS_A_LINE = 30.0
+# What a line can be about. Of the fields that a line has, these tell it from others of the same event.
+_SUBJECTS = ("role", "event", "doing", "kind", "key", "lease", "job", "reason", "experiment_id")
+# Subjects that are remembered at once.
+_MEMORY = 10_000
 
 
 def configure(*, level: str, form: str) -> None:
@@ -21,6 +31,7 @@ def configure(*, level: str, form: str) -> None:
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
     processors: list[Any] = [
+        Bound(),
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -40,10 +51,49 @@ def get(name: str) -> Any:
     return structlog.get_logger(role=name)
 
 
+class Bound:
+    """The last bound of what a process says, below what each role takes care of itself.
+
+    A condition that comes and goes makes its lines again each time: a lease lost and acquired, a subscription made. Of
+    each event about one subject only so many get through; the next that does says how many did not (`unsaid`). Lines
+    about an alert always get through: each is another one.
+
+    Args:
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._used: dict[tuple[Any, ...], tuple[float, int]] = {}
+
+    def __call__(self, _logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Let a line through.
+
+        Raises:
+            structlog.DropEvent: it is one too many.
+        """
+        if "alert" in line or "alert_id" in line:
+            return line
+        subject = tuple(str(line.get(name, "")) for name in _SUBJECTS)
+        now = self._clock()
+        # A leaky bucket, as the time at which it will be empty.
+        empty_at, unsaid = self._used.get(subject, (now, 0))
+        empty_at = max(now, empty_at)
+        if empty_at - now > (_BURST - 1) * _SECONDS_A_LINE:
+            self._used[subject] = empty_at, unsaid + 1
+            raise structlog.DropEvent
+        if len(self._used) >= _MEMORY:
+            self._used = {known: used for known, used in self._used.items() if used[0] > now}
+        self._used[subject] = empty_at + _SECONDS_A_LINE, 0
+        if unsaid:
+            line["unsaid"] = unsaid
+        return line
+
+
 class Throttle:
     """Says whether a lasting condition should be logged again: at first, then at most every `seconds`."""
 
-    def __init__(self, seconds: float = 30.0) -> None:
+    def __init__(self, seconds: float = 60.0) -> None:
         self._seconds = seconds
         self._last: dict[str, float] = {}
 
@@ -54,7 +104,3 @@ class Throttle:
             return False
         self._last[condition] = now
         return True
-
-    def reset(self) -> None:
-        """Forget: the condition has passed, its return is news."""
-        self._last.clear()

@@ -66,9 +66,11 @@ class Roster:
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.zadd(keys.REPLICAS, {self._replica: now_ms})
             pipe.zremrangebyscore(keys.REPLICAS, "-inf", now_ms - _EXPIRY_MS)
+            pipe.zremrangebyscore(keys.REPLICAS, now_ms + _EXPIRY_MS, "+inf")  # of a clock that was set back since
             if self._reads:
                 pipe.zadd(keys.OWNERS, {self._owner: now_ms})
                 pipe.zremrangebyscore(keys.OWNERS, "-inf", now_ms - _EXPIRY_MS)
+                pipe.zremrangebyscore(keys.OWNERS, now_ms + _EXPIRY_MS, "+inf")
                 pipe.zrange(keys.OWNERS, 0, -1, withscores=True)
             replies = await pipe.execute()
         if self._reads:

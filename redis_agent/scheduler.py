@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from redis_agent import log
 from redis_agent.alerts import summary_alert, told
 from redis_agent.clock import Clock
+from redis_agent.events import Reason
 from redis_agent.judge import Item, Judge, Judgement
 from redis_agent.store.aggregates import Aggregates
 from redis_agent.store.housekeeping import Housekeeping
@@ -32,9 +33,13 @@ from redis_agent.telemetry import Liveness, Telemetry
 _TICK_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
 _TRIM_SECONDS = 5.0
+# Each kind of trimming lasts so long at a time: where events come as fast as they go, the other jobs have their turn.
+_TRIM_TURN_SECONDS = 2.0
 _CONSUMERS_SECONDS = 60.0
 # Events are attributed to a sweep by their time of receipt; a batch in flight may land a little later.
 _SWEEP_OVERLAP_MS = 30_000
+# A last summary further in the future was made before the clock was set back: replicas' clocks differ by less.
+_CLOCK_BACK_MS = 5_000
 # Experiments judged in one go: bounds the memory of a sweep.
 _PAGE = 500
 # A definition may gain a time clause at any time; all experiments are looked at this often.
@@ -47,12 +52,12 @@ class Job:
 
     Attributes:
         every_seconds: the interval.
-        do: the work.
+        do: the work; it answers True when its time was up before it was done, and is due again at once.
         due: next time, on the event loop's clock.
     """
 
     every_seconds: float
-    do: Callable[[], Awaitable[None]]
+    do: Callable[[], Awaitable[bool | None]]
     due: float = 0.0
 
 
@@ -95,6 +100,7 @@ class Scheduler:
             Job(sweep_seconds, self.sweep),
             Job(min(summary_seconds, 1.0), self.summarise_when_due),
             Job(_TRIM_SECONDS, self._trim),
+            Job(_TRIM_SECONDS, self._count_buried),
             Job(_CONSUMERS_SECONDS, self._remove_consumers),
         ]
 
@@ -104,28 +110,29 @@ class Scheduler:
         released = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._leadership.run(released))
-            recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
+            # Each job has its own, so that one that works says nothing about one that does not.
+            recoveries = [Recovery(log=self._log, telemetry=self._telemetry, stop=stop) for _ in self._jobs]
             while not stop.is_set():
                 self._liveness.beat("scheduler")
                 if self._leadership.value is None:
                     await self._leadership.held(timeout=_TICK_SECONDS)
                     continue
-                await self._run_due(recovery, stop)
+                await self._run_due(recoveries, stop)
                 await sleep_unless(stop, _TICK_SECONDS)
             released.set()
 
-    async def _run_due(self, recovery: Recovery, stop: asyncio.Event) -> None:
+    async def _run_due(self, recoveries: list[Recovery], stop: asyncio.Event) -> None:
         """Do what is due; a job that fails is tried again later and does not hold up the others."""
         loop = asyncio.get_running_loop()
-        for job in self._jobs:
+        for job, recovery in zip(self._jobs, recoveries, strict=True):
             if stop.is_set() or self._leadership.value is None:
                 return
             if loop.time() < job.due:
                 continue
             try:
-                await job.do()
+                again = await job.do()
                 recovery.succeeded()
-                job.due = loop.time() + job.every_seconds
+                job.due = loop.time() + (0.0 if again else job.every_seconds)
             except (RedisError, OSError) as error:
                 failure = recovery.note(error, job.do.__name__.strip("_"))
                 job.due = loop.time() + max(_RETRY_SECONDS, recovery.wait_seconds(failure))
@@ -138,7 +145,8 @@ class Scheduler:
     async def sweep(self) -> None:
         """Judge what may have changed since the last sweep, by events or by time."""
         started_ms = self._clock.now_ms()
-        since_ms = await self._housekeeping.swept_ms()
+        # Where the clock was set back since the last sweep, that one lies in the future.
+        since_ms = min(started_ms, await self._housekeeping.swept_ms())
         fresh = await self._aggregates.active_since(max(0, since_ms - _SWEEP_OVERLAP_MS))
         loop = asyncio.get_running_loop()
         if self._leadership.value != self._term:
@@ -187,7 +195,8 @@ class Scheduler:
         now_ms = self._clock.now_ms()
         slot = now_ms // int(self._summary_seconds * 1000)
         last = await self._housekeeping.summary_mark()
-        if last is None:
+        if last is None or last.at_ms - now_ms > _CLOCK_BACK_MS:
+            # The first summary is that of the first whole interval; so is the next one after the clock was set back.
             await self._housekeeping.set_summary_mark(slot, now_ms)
             return
         if slot <= last.slot:
@@ -251,13 +260,21 @@ class Scheduler:
 
     # Housekeeping ------------------------------------------------------------------------------------------
 
-    async def _trim(self) -> None:
+    async def _trim(self) -> bool:
+        """Whether there may be more to trim."""
+        loop = asyncio.get_running_loop()
+        until = 0.0
+
         def leading() -> bool:
             self._liveness.beat("scheduler")
-            return self._leadership.value is not None and not self._stop.is_set()
+            return loop.time() < until and self._leadership.value is not None and not self._stop.is_set()
 
+        until = loop.time() + _TRIM_TURN_SECONDS
         await self._housekeeping.trim(keep_going=leading)
+        again = loop.time() >= until
+        until = loop.time() + _TRIM_TURN_SECONDS
         dropped = await self._housekeeping.trim_hard(keep_going=leading)
+        again = again or loop.time() >= until
         if dropped.removed:
             self._telemetry.stream_dropped.inc(dropped.removed)
             self._telemetry.stream_dropped_unread.inc(dropped.unread)
@@ -268,7 +285,9 @@ class Scheduler:
                 why="a consumer group does not read or ack; past REDIS_AGENT_STREAM_HARD_LIMIT entries go all the same",
             )
 
+        until = loop.time() + _TRIM_TURN_SECONDS
         await self._trim_alerts(keep_going=leading)
+        return again or loop.time() >= until
 
     async def _trim_alerts(self, keep_going: Callable[[], bool]) -> None:
         """Keep the outbox within its length; alerts that nobody has received are counted and said."""
@@ -285,6 +304,12 @@ class Scheduler:
                 dropped=dropped.total(),
                 why="nobody received them, and REDIS_AGENT_ALERTS_MAX_LENGTH newer ones wait",
             )
+
+    async def _count_buried(self) -> None:
+        """What an operator sends to the dead letters is counted here: a command has no counter that anybody reads."""
+        buried = await self._housekeeping.take_buried()
+        if buried:
+            self._telemetry.dead_letters.labels(Reason.OPERATOR.value).inc(buried)
 
     async def _remove_consumers(self) -> None:
         await self._housekeeping.forget_suspects()

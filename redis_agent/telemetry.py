@@ -1,8 +1,10 @@
 """What the program counts about itself, under the names that operators rely on. No label is unbounded."""
 
+import math
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily
@@ -12,6 +14,9 @@ from prometheus_client.utils import floatToGoString
 _LATENCY_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
+
+# A condition that lasts is said again after so many seconds.
+SAY_SECONDS = 60.0
 
 
 class Liveness:
@@ -28,6 +33,47 @@ class Liveness:
         """Loops that have not gone round for longer than the limit."""
         now = time.monotonic()
         return sorted(loop for loop, last in self._last.items() if now - last > limit_seconds)
+
+
+@dataclass(slots=True)
+class _Condition:
+    """How often it was met, by now and when it was last said; when; and whether it lasts, as far as was said."""
+
+    met: int = 0
+    said_of: int = 0
+    said_at: float = -math.inf
+    met_at: float = -math.inf
+    lasts: bool = False
+
+
+class Conditions:
+    """What the loops of the process have met and said, so that together they say a condition once.
+
+    It is said when it begins, and again once a minute while it is met, whether it lasts or comes and goes. Its end is
+    said once for each time that it was said.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Condition] = {}
+
+    def met(self, name: str, now: float) -> int:
+        """A loop has met a condition, one of a small fixed set: how often it went unsaid if it is due now, else 0."""
+        condition = self._known.setdefault(name, _Condition())
+        condition.met += 1
+        condition.met_at = now
+        if now - condition.said_at < SAY_SECONDS:
+            return 0
+        times, condition.said_of = condition.met - condition.said_of, condition.met
+        condition.said_at, condition.lasts = now, True
+        return times
+
+    def over(self, name: str, now: float, quiet_seconds: float) -> bool | None:
+        """A loop no longer meets it: whether to say so; None while others met it within these seconds."""
+        condition = self._known[name]
+        if now - condition.met_at < quiet_seconds:
+            return None
+        lasted, condition.lasts = condition.lasts, False
+        return lasted
 
 
 class BulkHistogram(Collector):
@@ -58,15 +104,21 @@ class BulkHistogram(Collector):
 
 
 class Telemetry:
-    """The process's metrics, in a registry of its own so that tests can have several."""
+    """The process's metrics, in a registry of its own so that tests can have several.
+
+    Attributes:
+        conditions: what its loops have met.
+    """
 
     def __init__(self) -> None:
+        self.conditions = Conditions()
         self.registry = CollectorRegistry()
         r = self.registry
         self.events = Counter(
             "redis_agent_events",
             "Stream entries by what became of them: applied, dead_letter, stale (another worker's by now), deleted "
-            "(gone from the stream before they were applied).",
+            "(gone from the stream before they were applied), unconfirmed (applied, but the server was replaced or "
+            "restarted before that was durable: what it lost is applied again).",
             ["result"],
             registry=r,
         )
@@ -74,6 +126,17 @@ class Telemetry:
             "redis_agent_batch_seconds",
             "Time that the server takes to apply one batch, as the worker sees it.",
             buckets=_LATENCY_BUCKETS,
+            registry=r,
+        )
+        self.durable_seconds = Histogram(
+            "redis_agent_durable_seconds",
+            "Time until what was applied or written was as durable as REDIS_AGENT_DURABILITY asks for.",
+            buckets=_LATENCY_BUCKETS,
+            registry=r,
+        )
+        self.durability_unreached = Counter(
+            "redis_agent_durability_unreached",
+            "Waits that ended without the durability asked for; what was waited for is waited for again.",
             registry=r,
         )
         self.event_latency = BulkHistogram(
@@ -95,7 +158,10 @@ class Telemetry:
             registry=r,
         )
         self.dead_letters = Counter(
-            "redis_agent_dead_letters", "Entries sent to the dead letters.", ["reason"], registry=r
+            "redis_agent_dead_letters",
+            "Entries sent to the dead letters; those that an operator sent there are counted by the leading scheduler.",
+            ["reason"],
+            registry=r,
         )
         self.names_refused = Counter(
             "redis_agent_names_refused",
@@ -120,6 +186,16 @@ class Telemetry:
         self.stream_dropped_unread = Counter(
             "redis_agent_stream_dropped_unread",
             "Those among them that some consumer group had not read and acked.",
+            registry=r,
+        )
+        self.stream_lost = Counter(
+            "redis_agent_stream_lost",
+            "Events that were deleted with the whole stream before they were applied.",
+            registry=r,
+        )
+        self.alerts_lost = Counter(
+            "redis_agent_alerts_lost",
+            "Alerts that were deleted with the whole outbox before they were delivered.",
             registry=r,
         )
         self.bridge_received = Counter("redis_agent_bridge_received", "Events received from the channel.", registry=r)

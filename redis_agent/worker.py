@@ -1,15 +1,17 @@
 """The worker: stream entries become exact aggregates, each once.
 
-    read -> decode -> fold -> apply (the gate) -> judge
+    read -> decode -> fold -> apply (the gate) -> confirm -> judge
 
 Tasks, each one batch ahead of the next, so that the server reads and applies while this process decodes and
-folds: one reads, one folds, one applies, one judges; one more renews what takes long. What happens to a batch if the
+folds: one reads, one folds, one applies, one confirms (where REDIS_AGENT_DURABILITY asks for it), one judges; one more
+renews what takes long. What happens to a batch if the
 process dies:
 
 1. read, not applied                 pending under this consumer's name: read again at the next start under the same
                                      name, or reclaimed by another after REDIS_AGENT_RECLAIM_IDLE_SECONDS
 2. applied, reply not seen           acked in the same step: whoever tries again finds it no longer pending
-3. applied, not judged               judged with the experiment's next event, or by the scheduler's next sweep
+3. applied, not confirmed            the server has it, or has forgotten sums and ack alike: then it is handed out again
+4. applied, not judged               judged with the experiment's next event, or by the scheduler's next sweep
 """
 
 import asyncio
@@ -20,6 +22,7 @@ from redis.exceptions import RedisError
 from redis_agent import log
 from redis_agent.alerts import Alert
 from redis_agent.clock import Clock
+from redis_agent.confirming import Confirming
 from redis_agent.events import MetricEvent, Reason, read
 from redis_agent.folding import Folded, Folding
 from redis_agent.holding import Holding
@@ -27,6 +30,7 @@ from redis_agent.intake import Intake, Queues
 from redis_agent.judge import Judge
 from redis_agent.log import Throttle
 from redis_agent.store import keys
+from redis_agent.store.durability import Durability
 from redis_agent.store.failures import Remedy
 from redis_agent.store.recovery import Recovery
 from redis_agent.store.stream import Applied, Batch, Blocked, Conflict, DeadLetter, EventStream, Stale, StreamEntry
@@ -34,8 +38,6 @@ from redis_agent.telemetry import Liveness, Telemetry
 
 # Entries handed out more often than this are tried one by one: one of them may be what their holders died of.
 _TOGETHER = 2
-# Dead letters of one reason are said at most this often, with one example; all are counted.
-_SAY_DEAD_SECONDS = 5.0
 # Experiments whose refused names were said, each once with the first name; beyond it they are only counted.
 _SAID_NAMES = 1_000
 
@@ -48,7 +50,9 @@ class Worker:
         intake: reads it.
         holding: keeps what was read until it is finished.
         folding: makes batches of what was read.
+        durability: what a batch waits for before it counts as applied.
         judge: judges the touched experiments after each batch.
+        batch_bytes: of one batch; twice as many may wait to be durable.
         max_deliveries: an entry handed out more often than this, also alone, is given up as poisonous.
         max_event_bytes: longest event that is read.
     """
@@ -60,10 +64,12 @@ class Worker:
         intake: Intake,
         holding: Holding,
         folding: Folding,
+        durability: Durability,
         judge: Judge,
         telemetry: Telemetry,
         liveness: Liveness,
         clock: Clock,
+        batch_bytes: int,
         max_deliveries: int,
         max_event_bytes: int,
     ) -> None:
@@ -71,6 +77,9 @@ class Worker:
         self._intake = intake
         self._holding = holding
         self._folding = folding
+        self._confirming = Confirming(
+            durability=durability, telemetry=telemetry, tell=self._applied, most_bytes=2 * batch_bytes
+        )
         self._judge = judge
         self._telemetry = telemetry
         self._liveness = liveness
@@ -79,19 +88,22 @@ class Worker:
         self._max_event_bytes = max_event_bytes
         self._log = log.get("worker")
         self._said_names: set[str] = set()
-        self._throttle = Throttle(_SAY_DEAD_SECONDS)
+        self._throttle = Throttle()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read, apply and judge until told to stop; then finish what was read."""
         queues = Queues()
-        applied = asyncio.Event()
+        applied, confirmed = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._intake.run(queues, stop))
             tasks.create_task(self._holding.run(applied))
             tasks.create_task(self._fold_all(queues))
-            tasks.create_task(self._judge.run(applied))
+            confirming = tasks.create_task(self._confirming.run(applied))
+            tasks.create_task(self._judge.run(confirmed))
             await self._apply_all(queues, stop)
             applied.set()
+            await confirming
+            confirmed.set()
 
     # Applying ----------------------------------------------------------------------------------------------
 
@@ -171,7 +183,7 @@ class Worker:
                 continue
             recovery.succeeded()
             if isinstance(outcome, Applied):
-                self._applied(folded, outcome)
+                await self._confirming.applied(folded, outcome)
                 return
             entries = folded.entries
             if isinstance(outcome, Stale):
@@ -215,7 +227,7 @@ class Worker:
             await recovery.after(worse, "dead_letter")  # still pending; it is reclaimed
             return
         if isinstance(outcome, Applied):
-            self._applied(folded, outcome)
+            await self._confirming.applied(folded, outcome)
 
     async def _drop_deleted(self, entries: list[StreamEntry]) -> list[StreamEntry]:
         """Ack entries that are pending but gone from the stream: there is nothing left to apply."""
@@ -255,7 +267,7 @@ class Worker:
             self._judge.submit(outcome.aggregates, newest)
 
     def _say_dead(self, folded: Folded) -> None:
-        """Say dead letters with one example, at most every few seconds for each reason."""
+        """Say dead letters with one example, at most once a minute for each reason."""
         for letter in folded.batch.dead:
             reason = letter.reason.partition(":")[0]
             if self._throttle.due(reason, asyncio.get_running_loop().time()):

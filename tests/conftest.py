@@ -16,9 +16,10 @@ import pytest
 import redis
 import redis.asyncio
 
-from redis_agent.config import PREFIX, redacted_url, variable_names
+from redis_agent.config import PREFIX, variable_names
 from redis_agent.embedded import EmbeddedServer, find_server_binary
 from redis_agent.errors import ServerError
+from redis_agent.store.address import redacted_url
 
 CONTAINER_IMAGE = "redis:7-alpine"
 DOCKER_SOCKET = Path("/var/run/docker.sock")

@@ -5,7 +5,8 @@ import os
 import random
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -27,23 +28,29 @@ class Ledger:
     def __init__(self, rng: random.Random, *, error_types: int = 2) -> None:
         self._rng = rng
         self._error_types = error_types
-        self.published = 0
+        self.events: list[bytes] = []
         self.hostile: list[bytes] = []
         self.raw: dict[str, list[bytes]] = defaultdict(list)
         self.counters: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         self.gauges: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self.errors: set[tuple[str, str]] = set()
 
+    @property
+    def published(self) -> int:
+        return len(self.events)
+
     def next_event(self) -> bytes:
-        """An event, written down before it is published."""
+        """An event, written down before it is published; none is like another."""
+        self.events.append(self._event(len(self.events) + 1))
+        return self.events[-1]
+
+    def _event(self, number: int) -> bytes:
         rng = self._rng
-        self.published += 1
         if rng.random() < 0.01:
-            number = self.published
             self.hostile.append(rng.choice([b"junk %d", b'{"experiment_id":%d}', b'{"a":%d}', b"\xff%d"]) % number)
             return self.hostile[-1]
         experiment = rng.choice(EXPERIMENTS)
-        fields = [f'"experiment_id":"{experiment}"', f'"n":"{self.published}"']
+        fields = [f'"experiment_id":"{experiment}"', f'"n":"{number}"']
         kind = rng.random()
         if kind < 0.7:
             name, count = rng.choice(["email_sent", "reply", "bounce"]), rng.randint(1, 40)
@@ -79,6 +86,43 @@ class Ledger:
         return fields
 
 
+@dataclass(frozen=True)
+class Account:
+    """What became of the events, one by one.
+
+    Attributes:
+        lost: events, by their number in the order of publishing, that are not in the stream or were not applied.
+        twice: those that are in the stream, or were applied, more than once.
+        alerts_lost: errors that were not told.
+        alerts_twice: errors that were told more than once within their cooldown.
+    """
+
+    lost: list[int]
+    twice: list[int]
+    alerts_lost: int
+    alerts_twice: int
+
+
+async def account(client: Redis, ledger: Ledger) -> Account:
+    """Compare the ledger with the stream, the lists of events, the dead letters and the outbox; all untrimmed."""
+    stream = Counter([fields[b"data"] for _, fields in await client.xrange("fullsend:metrics:stream")])
+    applied = Counter([fields[b"data"] for _, fields in await client.xrange("fullsend:metrics:dead")])
+    for experiment in EXPERIMENTS:
+        applied.update(await client.lrange(f"metrics:{experiment}", 0, -1))
+    told = Counter(await _errors_told(client))
+    return Account(
+        lost=[n for n, event in enumerate(ledger.events, 1) if not (stream[event] and applied[event])],
+        twice=[n for n, event in enumerate(ledger.events, 1) if stream[event] > 1 or applied[event] > 1],
+        alerts_lost=len(ledger.errors - told.keys()),
+        alerts_twice=(told - Counter(ledger.errors)).total(),
+    )
+
+
+async def _errors_told(client: Redis) -> list[tuple[str, str]]:
+    alerts = [json.loads(fields[b"data"]) for _, fields in await client.xrange("fullsend:alerts")]
+    return [(alert["experiment_id"], alert["error_type"]) for alert in alerts if alert["type"] == "error"]
+
+
 def replay(url: str) -> tuple[int, dict[str, Any]]:
     """`redis-agent replay --json`: its exit code and document."""
     done = subprocess.run(
@@ -101,9 +145,7 @@ async def compare(client: Redis, ledger: Ledger) -> None:
         assert sorted(await client.lrange(f"metrics:{experiment}", 0, -1)) == sorted(ledger.raw[experiment])
     dead = await client.xrange("fullsend:metrics:dead")
     assert sorted(e[b"data"] for _, e in dead) == sorted(ledger.hostile)
-    alerts = [json.loads(e[b"data"]) for _, e in await client.xrange("fullsend:alerts")]
-    raised = [(a["experiment_id"], a["error_type"]) for a in alerts if a["type"] == "error"]
-    assert sorted(raised) == sorted(ledger.errors), "each error is told once within its cooldown"
+    assert sorted(await _errors_told(client)) == sorted(ledger.errors), "each error is told once within its cooldown"
 
 
 async def check_replay(url: str, client: Redis) -> None:

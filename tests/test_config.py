@@ -12,12 +12,12 @@ from redis_agent.config import (
     PREFIX,
     Settings,
     load_settings,
-    redacted_url,
     unknown_variables,
     variable_name,
     variable_names,
 )
 from redis_agent.errors import ConfigError
+from redis_agent.store.address import redacted_url
 
 ROOT = Path(__file__).parent.parent
 SECRET = "hunter2"
@@ -264,7 +264,6 @@ def test_variables_that_kubernetes_sets_for_a_service_are_no_mistakes() -> None:
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     assert redacted_url(url) == shown
-    assert redacted_url(SecretStr(url)) == shown
 
 
 def test_every_setting_says_what_it_is_and_has_bounds() -> None:
@@ -274,8 +273,10 @@ def test_every_setting_says_what_it_is_and_has_bounds() -> None:
 
 
 def test_the_documentation_is_up_to_date() -> None:
-    page = runpy.run_path(str(ROOT / "docs" / "generate_configuration.py"))["page"]()
-    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == page, "run `make fmt`"
+    pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))["PAGES"]
+    assert {"configuration.md", "errors.md"} <= set(pages)
+    for name, text in pages.items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text(), "run `make fmt`"
 
 
 def test_importing_the_module_reads_no_environment() -> None:
@@ -308,3 +309,37 @@ def test_url_options_that_the_agent_cannot_work_with_are_refused(option: str) ->
 
 def test_name_alone_in_a_url_is_hidden_like_the_password_it_probably_is() -> None:
     assert redacted_url("redis://s3cr3t@host:6379") == "redis://***@host:6379"
+
+
+def test_sentinels_lead_to_the_master_with_the_credentials_of_the_url() -> None:
+    settings = load_settings(
+        {
+            "REDIS_URL": "redis://user:secret@ignored/3",
+            "REDIS_AGENT_SENTINELS": "a:26379, [::1]:26380",
+            "REDIS_AGENT_SENTINEL_MASTER": "mymaster",
+            "REDIS_AGENT_SENTINEL_PASSWORD": "hush",
+        }
+    )
+    sentinels = settings.address.sentinels
+    assert sentinels is not None
+    assert sentinels.addresses == (("a", 26379), ("::1", 26380))
+    assert (sentinels.master, sentinels.password) == ("mymaster", "hush")
+    assert settings.address_shown == "mymaster (Sentinel a:26379, ::1:26380)"
+    assert "hush" not in repr(settings.address) + repr(settings) + str(sentinels)
+    assert "secret" not in repr(settings.address) + repr(settings)
+
+
+@pytest.mark.parametrize("wrong", ["a", "a:0", "a:x", "a:26379/0", ":26379", "redis://a:26379", "user:secret@a:26379"])
+def test_a_sentinel_that_is_no_address_is_named_without_what_may_be_a_password(wrong: str) -> None:
+    words = fault(REDIS_AGENT_SENTINELS=f"b:26379,{wrong}", REDIS_AGENT_SENTINEL_MASTER="m")
+    assert words.startswith("REDIS_AGENT_SENTINELS=")
+    assert "is no host:port" in words
+    assert "secret" not in words
+
+
+def test_sentinels_and_their_masters_name_belong_together() -> None:
+    assert "REDIS_AGENT_SENTINELS is empty" in fault(REDIS_AGENT_SENTINEL_MASTER="m")
+    assert "belong together" in fault(REDIS_AGENT_SENTINELS="a:26379")
+    assert "socket" in fault(
+        REDIS_URL="unix:///tmp/s", REDIS_AGENT_SENTINELS="a:26379", REDIS_AGENT_SENTINEL_MASTER="m"
+    )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from redis_agent.holding import Holding
+from redis_agent.store.address import Address
 from redis_agent.store.client import connect
 from redis_agent.store.stream import EventStream, StreamEntry
 from redis_agent.telemetry import Telemetry
@@ -18,7 +19,7 @@ BATCH_SIZE, BATCH_BYTES = 500, 1_000_000
 @pytest.fixture
 async def holding() -> AsyncIterator[Holding]:
     """Over a stream that is never asked for anything."""
-    client = connect(f"redis://127.0.0.1:{unused_port()}", name="nobody")
+    client = connect(Address(f"redis://127.0.0.1:{unused_port()}"), name="nobody")
     stream = EventStream(reader=client, client=client, consumer="c", max_fields=1, max_raw=1, max_dead=1)
     yield Holding(
         stream=stream,

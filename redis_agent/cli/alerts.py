@@ -18,6 +18,7 @@ _STYLES = {
     "error": "bold red",
     "anomaly": "yellow",
 }
+_DELIVERED = {True: Cell("yes"), False: Cell("no", "yellow"), None: Cell("?", "yellow")}
 
 
 @click.command(cls=Command)
@@ -27,6 +28,8 @@ _STYLES = {
 @redis_url_option
 def alerts(*, limit: int | None, experiment: str | None, as_json: bool, redis_url: str | None) -> None:
     """Show the alerts, newest first, and whether somebody received them.
+
+    Where that cannot be read, it is shown as null (or "?"), and a warning on stderr says why.
 
     Examples:
         redis-agent alerts --limit 5
@@ -45,11 +48,16 @@ def alerts(*, limit: int | None, experiment: str | None, as_json: bool, redis_ur
 
 
 async def read_alerts(session: "Session", limit: int | None, experiment: str | None) -> list[dict[str, Any]]:
-    """The list that `--json` prints."""
+    """The list that `--json` prints; what cannot be read beside the alerts is said on stderr, and costs only itself."""
+    from redis_agent.cli.status import Parts
     from redis_agent.store.inspection import Inspection
 
+    inspection, parts = Inspection(session.client), Parts()
+    given_up = await parts.read("undelivered", inspection.given_up())
+    for problem in parts.problems.values():
+        click.echo(f"Warning: it is not known which alerts were given up: {problem}", err=True)
     found: list[dict[str, Any]] = []
-    async for alert in Inspection(session.client).alerts():
+    async for alert in inspection.alerts(given_up):
         document = _document(alert.data)
         if experiment is not None and document.get("experiment_id") != experiment:
             continue
@@ -79,7 +87,7 @@ def _show(found: list[dict[str, Any]]) -> None:
             str(alert.get("timestamp", "?")),
             Cell(kind, _STYLES.get(kind, "")),
             str(alert.get("severity", "?")),
-            Cell("yes") if alert["delivered"] else Cell("no", "yellow"),
+            _DELIVERED[alert["delivered"]],
             str(alert.get("message", alert.get("unreadable", ""))),
         )
     show(table)

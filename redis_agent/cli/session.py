@@ -9,12 +9,15 @@ import click
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from redis_agent.config import Settings, load_settings, redacted_url
+from redis_agent.config import Settings, load_settings, variable_name
 from redis_agent.errors import AgentError
 from redis_agent.store.client import connect
 from redis_agent.store.failures import Remedy, classify
 
 _T = TypeVar("_T")
+
+# A URL given with a command means that very server, whoever is the master.
+_NO_SENTINELS = dict.fromkeys(map(variable_name, ("sentinels", "sentinel_master")), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ def settings_of(redis_url: str | None) -> Settings:
     context = click.get_current_context(silent=True)
     url = redis_url or (context.find_root().obj if context is not None else None)
     try:
-        return load_settings(overrides={"REDIS_URL": url} if url else None)
+        return load_settings(overrides={"REDIS_URL": url, **_NO_SENTINELS} if url else None)
     except AgentError as error:
         raise click.ClickException(str(error)) from None
 
@@ -44,7 +47,7 @@ def with_redis(redis_url: str | None, work: Callable[[Session], Awaitable[_T]]) 
     settings = settings_of(redis_url)
 
     async def session() -> _T:
-        client = connect(settings.redis_url.get_secret_value(), name="redis-agent:cli")
+        client = connect(settings.address, name="redis-agent:cli")
         try:
             return await work(Session(settings, client))
         finally:
@@ -57,7 +60,7 @@ def with_redis(redis_url: str | None, work: Callable[[Session], Awaitable[_T]]) 
     except (RedisError, OSError) as error:
         if isinstance(error, BrokenPipeError):
             raise  # whoever read our output has gone; click ends quietly
-        _explain(error, redacted_url(settings.redis_url))
+        _explain(error, settings.address_shown)
 
 
 def _explain(error: Exception, url: str) -> NoReturn:
@@ -67,7 +70,7 @@ def _explain(error: Exception, url: str) -> NoReturn:
         message = f"Redis at {url} refuses the login: {said}"
     elif failure.kind == "noperm":
         message = f"Redis at {url} does not permit this: {said}"
-    elif failure.remedy is Remedy.RECONNECT:
+    elif failure.remedy is Remedy.RECONNECT or failure.kind in ("tls_certificate", "permission"):
         message = f"Redis at {url} cannot be reached: {said}"
     elif failure.kind == "wrongtype":
         message = f"a key of the agent has the wrong type: {said}"

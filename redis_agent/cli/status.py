@@ -75,7 +75,6 @@ class Parts:
 
 async def read_status(session: "Session") -> dict[str, Any]:
     """The document that `--json` prints; what could not be read is null, and `problems` says why."""
-    from redis_agent.config import redacted_url
     from redis_agent.store import keys
     from redis_agent.store.dead_letters import DeadLetters
     from redis_agent.store.inspection import Inspection
@@ -101,7 +100,7 @@ async def read_status(session: "Session") -> dict[str, Any]:
     undelivered = await parts.read("undelivered", inspection.undelivered())
     parts.check()
     return {
-        "redis": {"url": redacted_url(session.settings.redis_url), **_server_facts(info or {})},
+        "redis": {"url": session.settings.address_shown, **_server_facts(info or {})},
         "stream": {
             "length": group and group.length,
             "group_exists": group and group.exists,

@@ -6,9 +6,9 @@ from math import isfinite
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from redis_agent.store import keys, scripts
+from redis_agent.store.failures import is_wrong_type
 from redis_agent.store.stream import text, whole
 
 
@@ -53,7 +53,7 @@ class Aggregates:
             replies = await pipe.execute(raise_on_error=False)
         found = {}
         for experiment_id, reply in zip(experiment_ids, replies, strict=True):
-            if isinstance(reply, ResponseError):
+            if is_wrong_type(reply):
                 continue
             if isinstance(reply, Exception):
                 raise reply

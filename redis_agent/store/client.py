@@ -7,16 +7,23 @@ scripts that recognise the repetition.
 
 import asyncio
 import builtins
+import math
 import socket
 from collections.abc import Iterable
 from typing import Any
 
 import hiredis
-from redis.asyncio import Connection, Redis
-from redis.asyncio.connection import AbstractConnection
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
+from redis.asyncio import Connection, ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - what redis-py raises here
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError  # noqa: A004 - what redis-py raises here
+
+from redis_agent.store import keys
+from redis_agent.store.address import Address
+from redis_agent.store.sentinel import MasterPool
+from redis_agent.store.stream import text
 
 # Seconds without an answer after which a connection counts as dead. Long enough for a slow script, short
 # enough that a half-open connection is noticed.
@@ -46,7 +53,7 @@ class _Tuned(AbstractConnection):
         runs, and on Python 3.11 wait_for can swallow a cancellation, so that a task would not end.
         """
         if not self.is_connected:
-            await self.connect_check_health(check_health=False)
+            await self.connect()  # type: ignore[no-untyped-call]
         if check_health:
             await self.check_health()  # type: ignore[no-untyped-call]
         if isinstance(command, str):
@@ -77,31 +84,65 @@ class _Tuned(AbstractConnection):
         await super().on_connect_check_health(check_health)
 
 
-def connect(url: str, *, name: str, reply_timeout: float = REPLY_TIMEOUT_SECONDS) -> Redis:
+class _Client(Redis):
+    """What redis-py's client lacks: a server that finds a key of the wrong type does not say which one."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run one command; if one of the agent's keys has the wrong type, the error names it."""
+        try:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE") or "(key " in str(error):
+                raise
+            wrong = [await self._wrong(arg) for arg in args if isinstance(arg, str) and arg in keys.SHARED_TYPES]
+            named = "; ".join(filter(None, wrong))
+            raise (ResponseError(f"WRONGTYPE {named}") if named else error) from error
+
+    async def _wrong(self, key: str) -> str:
+        """What is wrong with a key of the agent's, in words, or ""."""
+        found = text(await self.type(key))
+        expected = keys.SHARED_TYPES[key]
+        return "" if found in ("none", expected) else f"the key {key} is a {found}, not a {expected}"
+
+
+def connect(address: Address, *, name: str, reply_timeout: float = REPLY_TIMEOUT_SECONDS) -> Redis:
     """A client with a pool of its own, no retries, RESP2 and raw bytes as replies.
 
+    With Sentinels, each new connection goes to whatever they say is the master, and is refused while that is none.
+
     Args:
-        url: as in REDIS_URL; may hold a password, so it must not be logged.
+        address: where the server is.
         name: shown by CLIENT LIST.
         reply_timeout: seconds to wait for a reply; blocking reads must end well before it.
     """
-    keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
-    client: Redis = Redis.from_url(
-        url,
-        protocol=2,  # hiredis reads pub/sub and streams faster in RESP2
-        client_name=name,
-        socket_timeout=reply_timeout,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=0,
-        **keepalive,
-    )
-    pool = client.connection_pool
-    pool.connection_class = type("TunedConnection", (_Tuned, pool.connection_class), {})
+    options: dict[str, Any] = {
+        **parse_url(address.url),
+        "protocol": 2,  # hiredis reads pub/sub and streams faster in RESP2
+        "client_name": name,
+        "socket_timeout": reply_timeout,
+        "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+        "health_check_interval": 0,
+        **({} if address.url.startswith("unix:") else {"socket_keepalive": True}),
+    }
+    kind = options.pop("connection_class", Connection)
+    pool: ConnectionPool
+    if address.sentinels is None:
+        pool = ConnectionPool(connection_class=type("TunedConnection", (_Tuned, kind), {}), **options)
+    else:
+        pool = MasterPool(address.sentinels, _Tuned, kind, options)
+    client: Redis = _Client.from_pool(pool)
     # Replies as they are: redis-py's own shaping of stream replies costs as much as reading them.
     for command in ("XREADGROUP", "XAUTOCLAIM"):
         client.response_callbacks.pop(command, None)
     return client
+
+
+async def follow_master(client: Redis, stop: asyncio.Event) -> None:
+    """Where Sentinels lead: leave a server as soon as it is not the master any more. Returns when told to stop."""
+    pool = client.connection_pool
+    if isinstance(pool, MasterPool):
+        await pool.watch(stop)
 
 
 def subscription(client: Redis) -> Connection:
@@ -112,3 +153,21 @@ def subscription(client: Redis) -> Connection:
     """
     connection: Connection = client.connection_pool.make_connection()
     return connection
+
+
+async def arrived(connection: Connection) -> list[Any]:
+    """Wait for a message of a subscription, and take with it all that have arrived, in their order.
+
+    Asking redis-py for each costs more than all that a bridge does with one.
+
+    Returns:
+        replies; one that is an error is an exception among them, but the first is raised.
+
+    Raises:
+        RedisError, OSError: the subscription has ended.
+    """
+    replies = [await connection.read_response(timeout=math.inf)]
+    parser: Any = connection._parser  # noqa: SLF001 - redis-py has no other way to what it has read already
+    while (reply := parser._reader.gets()) is not NOT_ENOUGH_DATA:  # noqa: SLF001
+        replies.append(reply)
+    return replies

@@ -70,7 +70,7 @@ class DeadLetters:
         reply = await scripts.run(
             self._client,
             "dead_letter_replay",
-            [keys.DEAD_LETTERS, keys.STREAM],
+            [keys.DEAD_LETTERS, keys.STREAM, keys.ACCOUNT],
             [entry_id, now_ms],
         )
         return text(reply) or None

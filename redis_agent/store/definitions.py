@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from redis_agent.store import keys
+from redis_agent.store.failures import is_wrong_type
 from redis_agent.store.stream import text
 
 # A definition larger than this is not judged; people are told instead.
@@ -45,7 +45,7 @@ class Definitions:
                 pipe.hgetall(name)
             replies = await pipe.execute(raise_on_error=False)
         # A STRING answers WRONGTYPE to HGETALL; so does what is neither.
-        strings = [n for n, reply in enumerate(replies) if isinstance(reply, ResponseError)]
+        strings = [n for n, reply in enumerate(replies) if is_wrong_type(reply)]
         if strings:
             async with self._client.pipeline(transaction=False) as pipe:
                 for n in strings:
@@ -68,7 +68,7 @@ def _definition(document: object, specs: object) -> Definition:
 
 
 def _document(reply: object, kind: str, problems: list[str]) -> Document | None:
-    if isinstance(reply, ResponseError):
+    if is_wrong_type(reply):
         problems.append(f"the {kind} key is neither a hash nor a string")
         return None
     if isinstance(reply, Exception):

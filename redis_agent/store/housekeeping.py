@@ -8,6 +8,7 @@ from redis.exceptions import ResponseError
 
 from redis_agent.clock import stream_id
 from redis_agent.store import keys, scripts
+from redis_agent.store.flow import is_missing
 from redis_agent.store.stream import text, whole
 
 
@@ -69,6 +70,15 @@ class Housekeeping:
         """This interval is summarised."""
         await self._client.hset(keys.SCHEDULER, items=["summary_slot", slot, "summary_ms", at_ms])
 
+    async def take_buried(self) -> int:
+        """How many entries an operator has sent to the dead letters since this was asked last, by anybody."""
+        if not await self._client.hexists(keys.SCHEDULER, "buried"):
+            return 0
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.hget(keys.SCHEDULER, "buried")
+            pipe.hdel(keys.SCHEDULER, "buried")
+            return whole((await pipe.execute())[0])
+
     async def trim(self, keep_going: Callable[[], bool]) -> int:
         """Trim the stream of events by length and age; never what a group has not read and acked. Entries removed."""
         removed = 0
@@ -118,8 +128,10 @@ class Housekeeping:
         ):
             try:
                 consumers = await self._client.xinfo_consumers(stream, group)
-            except ResponseError:  # no such stream or group yet
-                continue
+            except ResponseError as error:
+                if is_missing(error):
+                    continue
+                raise
             for consumer in consumers:
                 if consumer["pending"] or consumer["idle"] < self._expiry_ms:
                     continue

@@ -50,11 +50,11 @@ class BridgeState:
 
 @dataclass(frozen=True, slots=True)
 class OutboxAlert:
-    """An alert of the history: entry id, its JSON, and whether somebody received it."""
+    """An alert of the history: entry id, its JSON, and whether somebody received it; None where that is not known."""
 
     id: str
     data: str
-    delivered: bool
+    delivered: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +164,17 @@ class Inspection:
 
     # Alerts ------------------------------------------------------------------------------------------------
 
-    async def alerts(self) -> AsyncIterator[OutboxAlert]:
-        """The alerts of the history, newest first, each with whether somebody received it."""
+    async def given_up(self) -> set[str]:
+        """The ids of alerts that were given up, or superseded by a newer summary."""
+        return {text(member) for member in await self._client.smembers(keys.UNDELIVERED)}
+
+    async def alerts(self, given_up: set[str] | None) -> AsyncIterator[OutboxAlert]:
+        """The alerts of the history, newest first, each with whether somebody received it.
+
+        Args:
+            given_up: see `given_up`; None when that cannot be read.
+        """
         group = await self.outbox()
-        given_up = {text(m) for m in await self._client.smembers(keys.UNDELIVERED)}
         delivered_to = stream_id(group.last_delivered)
         last = LAST_ID
         while True:
@@ -182,7 +189,8 @@ class Inspection:
                 )
                 waiting = {text(row["message_id"]) for row in held}
             for entry_id, (_, fields) in zip(ids, rows, strict=True):
-                received = stream_id(entry_id) <= delivered_to and entry_id not in waiting and entry_id not in given_up
+                done = stream_id(entry_id) <= delivered_to and entry_id not in waiting
+                received = None if done and given_up is None else done and entry_id not in (given_up or ())
                 yield OutboxAlert(entry_id, text(fields.get(b"data", b"")), received)
             last = "(" + ids[-1]
 

@@ -16,21 +16,27 @@ NEWEST_SUMMARY = "redis_agent:alerts:newest_summary"  # STRING: OUTBOX id of the
 
 EXPERIMENTS = "redis_agent:experiments"  # ZSET experiment -> ms of its last event
 FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been applied
+# HASH: last_id given out, owed (entries not acked), lost (entries deleted before they were acked), unsaid among them
+ACCOUNT = "redis_agent:account"
 ABOVE = "redis_agent:applied_above"  # HASH: first id -> ids of a batch applied above FLOOR, "a..b" or "a b c"
+OUTBOX_ACCOUNT = "redis_agent:alerts:account"  # HASH: as ACCOUNT, of the OUTBOX
 OUTBOX_ABOVE = "redis_agent:alerts:applied_above"  # never written: alerts leave in order, so FLOOR says all
 SUSPECTS = "redis_agent:suspects"  # HASH: stream id -> how often it was tried alone
-RECLAIM = "redis_agent:reclaim"  # HASH: cursor, done_ms, seen_ms, rested, deleted; the scan that all workers share
+RECLAIM = (
+    "redis_agent:reclaim"  # HASH: cursor, done_ms, seen_ms, rested, rebase, deleted; the scan that all workers share
+)
 PARKED = "parked"  # consumer that holds what nobody is known to hold when a group is recreated
 UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to the dead letters
 # HASH: written (position reached), epoch, leader, at (ms), gaps, gap_ms, given_up; and of the last claim: epoch_before,
-# leader_before, silent_ms
+# leader_before, silent_ms; while bridges in step are waited for: called, asked (ms)
 BRIDGE = "redis_agent:bridge"
 BRIDGE_READY = "redis_agent:bridge:ready"  # ZSET owner of a bridge in step -> ms of its last sign of life
-SCHEDULER = "redis_agent:scheduler"  # HASH: swept_ms, summary_slot, summary_ms, stream_dropped_unread
+SCHEDULER = "redis_agent:scheduler"  # HASH: swept_ms, summary_slot, summary_ms, stream_dropped_unread, buried
+BARRIER = "redis_agent:barrier"  # STRING, always "1": the last write before a wait for disk or replicas
 OWNERS = "redis_agent:owners"  # ZSET name|start of the process -> ms of its last sign of life
 REPLICAS = "redis_agent:replicas"  # ZSET replica|roles -> ms of its last sign of life
 
-LEASE_BRIDGE = "redis_agent:lease:bridge"  # STRING "token:owner" with a TTL
+LEASE_BRIDGE = "redis_agent:lease:bridge"  # STRING "token.claim:owner" with a TTL
 LEASE_SCHEDULER = "redis_agent:lease:scheduler"  # STRING "token:owner" with a TTL
 LEASE_DISPATCHER = "redis_agent:lease:dispatcher"  # STRING "token:owner" with a TTL
 
@@ -42,6 +48,11 @@ EXPERIMENT_PREFIX = "experiments:"
 def bridge_control(database: int) -> str:
     """The channel on which the bridges speak to each other."""
     return f"redis_agent:bridge:control:{database}"
+
+
+def bridge_alive(database: int) -> str:
+    """Followed by the owner, a channel that nobody speaks on: who listens to it says whose subscription stands."""
+    return f"redis_agent:bridge:alive:{database}:"
 
 
 def fence(lease: str) -> str:
@@ -87,3 +98,29 @@ def error_burst(experiment_id: str) -> str:
 def alert_state(experiment_id: str) -> str:
     """HASH: criterion fingerprint -> JSON of its state."""
     return "redis_agent:alert_state:" + experiment_id
+
+
+# What the shared keys hold when nobody else has written to them, as TYPE says it.
+SHARED_TYPES = {
+    STREAM: "stream",
+    DEAD_LETTERS: "stream",
+    OUTBOX: "stream",
+    OUTBOX_FLOOR: "string",
+    UNDELIVERED: "set",
+    NEWEST_SUMMARY: "string",
+    EXPERIMENTS: "zset",
+    FLOOR: "string",
+    ABOVE: "hash",
+    SUSPECTS: "hash",
+    RECLAIM: "hash",
+    UNAPPLIED: "set",
+    BRIDGE: "hash",
+    BRIDGE_READY: "zset",
+    SCHEDULER: "hash",
+    OWNERS: "zset",
+    REPLICAS: "zset",
+    LEASE_BRIDGE: "string",
+    LEASE_SCHEDULER: "string",
+    LEASE_DISPATCHER: "string",
+    **{fence(lease): "string" for lease in (LEASE_BRIDGE, LEASE_SCHEDULER, LEASE_DISPATCHER)},
+}

@@ -12,11 +12,6 @@ from redis_agent.store.recovery import Recovery
 from redis_agent.telemetry import Telemetry
 
 
-def fencing_token(value: str) -> int:
-    """The token in a lease's value; it grows by one with every holder."""
-    return int(value.partition(":")[0])
-
-
 class Lease:
     """One named lease, as one owner sees it.
 
@@ -137,7 +132,7 @@ class Leadership:
                 await self._keep()
                 recovery.succeeded()
             except (RedisError, OSError) as error:
-                await recovery.after(error, "lease")
+                await recovery.after(error, f"lease {self._lease.name}")
                 continue
             await self._pause(stop)
         await self._give_back()

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from redis_agent.lockstep import Announcement, Batch, Claim
 from redis_agent.store import keys, scripts
+from redis_agent.store.durability import Durability
 from redis_agent.store.stream import text
 
 
@@ -32,14 +33,40 @@ class Break:
 
     Attributes:
         outcome: "yielded" to one in step; "renumbered" (a new epoch has begun); "alone" (nothing was done);
-            "fenced" (the lease is not ours).
+            "called" (nothing was done yet: one that may be in step was called, so ask again); "fenced" (the lease is
+            not ours).
         written: the position that the stream had reached.
-        successor: the bridge that was yielded to.
+        successor: the bridge that was yielded to, or called.
     """
 
     outcome: str
     written: int = 0
     successor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a leader learns when its lease is prolonged.
+
+    Attributes:
+        written: the position that the stream has reached.
+        heard: whether the leader's subscription is on the server that the scripts run on.
+    """
+
+    written: int
+    heard: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """What is as durable as asked for: the position that the stream has reached, in which numbering."""
+
+    epoch: str
+    written: int
+
+
+class DeafError(Exception):
+    """The server knows no subscription of this bridge, so that it is not in step."""
 
 
 class Mirror:
@@ -49,31 +76,60 @@ class Mirror:
         client: for scripts.
         owner: unique for this start of the process; the lease is held under it.
         ttl_ms: the lease's time to live.
+        durability: what counts as written.
     """
 
-    def __init__(self, client: Redis, *, owner: str, ttl_ms: int) -> None:
+    def __init__(self, client: Redis, *, durability: Durability, owner: str, ttl_ms: int) -> None:
         self._client = client
+        self._durability = durability
         self._owner = owner
         self._ttl_ms = ttl_ms
         # Channels know no databases; two agents on two databases of one server must not heed each other.
-        self.channel = keys.bridge_control(int(client.connection_pool.connection_kwargs.get("db") or 0))
+        database = int(client.connection_pool.connection_kwargs.get("db") or 0)
+        self.channel = keys.bridge_control(database)
+        self._alive = keys.bridge_alive(database)
+
+    @property
+    def alive(self) -> str:
+        """The channel to subscribe to beside the others, so that the server knows that this subscription stands."""
+        return self._alive + self._owner
+
+    @property
+    def waits(self) -> bool:
+        """Whether what the server has written is confirmed only later."""
+        return self._durability.waits
+
+    async def durable(self) -> Durable | None:
+        """Wait until what the server has written so far is durable; None when that was not reached in time.
+
+        The server is asked in the same call what that is: one that took over meanwhile may lack what was written.
+        """
+        answers = await self._durability.reached(("HMGET", keys.BRIDGE, "epoch", "written"))
+        if answers is None:
+            return None
+        epoch, written = answers[0]
+        return Durable(text(epoch or b""), int(written or 0))
 
     async def claim(self, *, epoch: str, new_epoch: str) -> Claim | None:
         """Ask for the lease, and say whether this bridge is in step.
 
         Args:
             epoch: in which this bridge is in step, "" when it is not.
-            new_epoch: the epoch that begins if this bridge gets the lease without being in step; the same one until
-                a claim was answered.
+            new_epoch: the epoch that begins if this bridge gets the lease without being in step.
 
         Returns:
             the claim if it was granted; None while another holds the lease or is a better one to hold it.
+
+        Raises:
+            DeafError: no claim was granted, and the server knows no subscription of this bridge.
         """
         reply = await self._run(
             "bridge_claim",
             [keys.LEASE_BRIDGE, keys.fence(keys.LEASE_BRIDGE), keys.BRIDGE, keys.BRIDGE_READY],
-            [self._owner, self._ttl_ms, epoch, new_epoch, self.channel],
+            [self._owner, self._ttl_ms, epoch, new_epoch, self.channel, self._alive],
         )
+        if reply[0] == b"deaf":
+            raise DeafError
         if reply[0] != b"taken":
             return None
         _, value, written, begun, before, leader_before, silent_ms = reply
@@ -86,15 +142,17 @@ class Mirror:
             silent_ms=int(silent_ms),
         )
 
-    async def renew(self, value: str, *, epoch: str, mark: str, confirmed: int | None) -> int | None:
+    async def renew(self, value: str, *, epoch: str, mark: str, confirmed: int | None) -> Renewal | None:
         """Prolong the lease; set a mark, unless it is "" because this leader is not in step.
 
-        Returns:
-            the position that the stream has reached; None when the lease is not ours.
+        None when the lease is not ours.
         """
-        args = [value, self._ttl_ms, self._owner, self.channel, epoch, mark, _or_empty(confirmed)]
-        written = int(await self._run("bridge_renew", [keys.LEASE_BRIDGE, keys.BRIDGE, keys.BRIDGE_READY], args))
-        return None if written < 0 else written
+        written, heard = await self._run(
+            "bridge_renew",
+            [keys.LEASE_BRIDGE, keys.BRIDGE, keys.BRIDGE_READY],
+            [value, self._ttl_ms, self._owner, self.channel, epoch, mark, _or_empty(confirmed), self._alive],
+        )
+        return None if written < 0 else Renewal(int(written), bool(heard))
 
     async def release(self, value: str) -> None:
         """Give the lease back; the others hear of it at once."""
@@ -114,7 +172,7 @@ class Mirror:
         outcome, *rest = await self._run(
             "bridge_broken",
             [keys.LEASE_BRIDGE, keys.BRIDGE, keys.BRIDGE_READY],
-            [value, self._ttl_ms, self._owner, self.channel, new_epoch, _or_empty(gap_ms), int(may_yield)],
+            [value, self._ttl_ms, self._owner, self.channel, new_epoch, _or_empty(gap_ms), int(may_yield), self._alive],
         )
         if outcome == b"renumbered":
             return Break("renumbered", written=int(rest[0]))
@@ -137,7 +195,7 @@ class Mirror:
         pairs = [part for event in batch.events for part in event]
         outcome, position, given_up = await self._run(
             "mirror_write",
-            [keys.LEASE_BRIDGE, keys.STREAM, keys.BRIDGE],
+            [keys.LEASE_BRIDGE, keys.STREAM, keys.BRIDGE, keys.ACCOUNT],
             [value, epoch, batch.first, batch.given_up_from, self.channel, _or_empty(confirmed), *pairs],
         )
         return Written(text(outcome), int(position), int(given_up))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from redis_agent.store import keys, scripts
+from redis_agent.store.failures import is_wrong_type
+from redis_agent.store.group import ALERTS, Created, ensure
 from redis_agent.store.stream import text
 
 
@@ -60,7 +61,7 @@ class Outbox:
 
     async def raise_(self, alerts: Sequence[Raise]) -> list[int]:
         """Raise alerts in one step; for each 0, or the ms for which its cooldown still runs."""
-        names = [keys.OUTBOX, keys.NEWEST_SUMMARY]
+        names = [keys.OUTBOX, keys.NEWEST_SUMMARY, keys.OUTBOX_ACCOUNT]
         args: list[str | int] = []
         for alert in alerts:
             names.append(keys.cooldown(alert.experiment_id, alert.alert_type, alert.fingerprint))
@@ -78,7 +79,7 @@ class Outbox:
             replies = await pipe.execute(raise_on_error=False)
         states: dict[str, dict[str, str]] = {}
         for experiment_id, reply in zip(experiment_ids, replies, strict=True):
-            if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+            if isinstance(reply, Exception) and not is_wrong_type(reply):
                 raise reply
             # A key of another type costs its own experiment only.
             state = reply if isinstance(reply, dict) else {}
@@ -96,7 +97,10 @@ class Outbox:
             the JSON of alerts that went although nobody had received them, and entries that are still too many.
         """
         over, *dropped = await scripts.run(
-            self._client, "trim_alerts", [keys.OUTBOX, keys.UNDELIVERED], [keys.DISPATCHER_GROUP, max_length]
+            self._client,
+            "trim_alerts",
+            [keys.OUTBOX, keys.UNDELIVERED, keys.OUTBOX_ACCOUNT],
+            [keys.DISPATCHER_GROUP, max_length],
         )
         return [text(data) for data in dropped], int(over)
 
@@ -110,14 +114,9 @@ class Delivery:
         self._consumer = consumer
         self._channel = channel
 
-    async def ensure_group(self) -> None:
+    async def ensure_group(self) -> Created | None:
         """Create outbox and group where they are missing, at the floor: what was delivered is not delivered again."""
-        await scripts.run(
-            self._client,
-            "group_ensure",
-            [keys.OUTBOX, keys.OUTBOX_FLOOR, keys.OUTBOX_ABOVE],
-            [keys.DISPATCHER_GROUP, keys.PARKED],
-        )
+        return await ensure(self._client, ALERTS)
 
     async def take_over(self, count: int) -> list[OutboxEntry]:
         """The oldest that are pending, in order, whoever read them: the lease makes them ours."""
@@ -151,6 +150,7 @@ class Delivery:
         """
         args = [lease_value, keys.DISPATCHER_GROUP, entry.id, self._channel, entry.data, ttl_ms, int(replaceable)]
         names = [keys.LEASE_DISPATCHER, keys.OUTBOX, keys.OUTBOX_FLOOR, keys.UNDELIVERED, keys.NEWEST_SUMMARY]
+        names.append(keys.OUTBOX_ACCOUNT)
         return int(await scripts.run(self._client, "deliver_alert", names, args))
 
 

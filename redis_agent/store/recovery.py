@@ -6,22 +6,29 @@ from typing import Any
 
 from tenacity import RetryCallState, wait_random_exponential
 
-from redis_agent.log import Throttle
 from redis_agent.store.failures import Failure, Remedy, classify
 from redis_agent.telemetry import Telemetry
 
 # Seconds: the upper bound of the wait doubles from the first to the second with every failure in a row.
 _RETRY_WAIT = (0.05, 2.0)
 _PAUSE_WAIT = (0.5, 5.0)
-_FATAL_WAIT = (5.0, 30.0)
+_FATAL_WAIT = (2.0, 15.0)
+
+
+# A condition of the whole server is over when no loop of the process has met it for so long.
+_QUIET_SECONDS = 5.0
 
 
 class Recovery:
     """The failures in a row of one loop.
 
+    What a process says of failures is bounded, however many of its loops meet one: a condition of the server as a whole
+    is said once a minute by all of them together, one of a single command or key once a minute by each loop that meets
+    it, and that it is over at most as often.
+
     Args:
         log: the role's logger.
-        telemetry: counts errors by kind.
+        telemetry: counts errors by kind, and knows what the other loops have said.
         stop: ends a wait early.
         longest_seconds: no wait is longer than this, whatever the error.
     """
@@ -34,14 +41,20 @@ class Recovery:
         self._stop = stop
         self._longest_seconds = longest_seconds
         self._failures = 0
-        self._throttle = Throttle()
+        self._met: dict[str, tuple[str, str, float]] = {}
 
     def succeeded(self) -> None:
         """The loop works (again)."""
-        if self._failures:
-            self._log.info("recovered", failures=self._failures)
-            self._throttle.reset()
-            self._failures = 0
+        self._failures = 0
+        if not self._met:
+            return
+        now = asyncio.get_running_loop().time()
+        for name, (doing, kind, quiet_seconds) in list(self._met.items()):
+            to_say = self._telemetry.conditions.over(name, now, quiet_seconds)
+            if to_say is not None:
+                del self._met[name]
+            if to_say:
+                self._log.info("recovered", doing=doing, kind=kind)
 
     async def after(self, error: Exception, doing: str) -> Failure:
         """Note an error (see `note`) and wait: full jitter, longer each time."""
@@ -51,7 +64,7 @@ class Recovery:
         return failure
 
     def note(self, error: Exception, doing: str) -> Failure:
-        """Sort an error, count it, and say it at most every 30 s.
+        """Sort an error, count it, and say it if that is due.
 
         Args:
             error: what happened.
@@ -60,14 +73,18 @@ class Recovery:
         failure = classify(error)
         self._telemetry.redis_errors.labels(failure.kind).inc()
         self._failures += 1
-        if self._throttle.due(f"{doing}:{failure.kind}", asyncio.get_running_loop().time()):
+        name = failure.kind if failure.of_server else f"{doing}:{failure.kind}"
+        self._met[name] = doing, failure.kind, _QUIET_SECONDS if failure.of_server else 0.0
+        times = self._telemetry.conditions.met(name, asyncio.get_running_loop().time())
+        if times:
             self._log.warning(
                 "redis_failure",
                 doing=doing,
                 kind=failure.kind,
                 remedy=failure.remedy.value,
+                meaning=failure.meaning,
                 error=f"{type(error).__name__}: {error}"[:300],
-                failures=self._failures,
+                failures=times,
             )
         return failure
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from redis_agent.store import keys, scripts
+from redis_agent.store.group import EVENTS, Created, ensure
 
 
 class StreamEntry(NamedTuple):
@@ -202,12 +203,9 @@ class EventStream:
         self._consumer = consumer
         self._limits = {"max_fields": max_fields, "max_raw": max_raw, "max_dead": max_dead}
 
-    async def ensure_group(self) -> str | None:
-        """Create stream and group where missing, at the floor; the id created at, else None."""
-        created: bytes = await scripts.run(
-            self._client, "group_ensure", [keys.STREAM, keys.FLOOR, keys.ABOVE], [keys.GROUP, keys.PARKED]
-        )
-        return created.decode() or None
+    async def ensure_group(self) -> Created | None:
+        """Create stream and group where missing (see `lua/group_ensure.lua`); None when they are there."""
+        return await ensure(self._client, EVENTS)
 
     async def read_new(self, *, count: int, block_ms: int) -> list[StreamEntry]:
         """Entries nobody in the group has been given yet; empty when the block ends without any."""
@@ -302,6 +300,8 @@ class EventStream:
                 keys.FLOOR,
                 keys.ABOVE,
                 keys.UNAPPLIED,
+                keys.ACCOUNT,
+                keys.OUTBOX_ACCOUNT,
                 *experiment_keys,
                 *[name for a in batch.alerts for name in (a.cooldown_key, a.burst_key or a.cooldown_key)],
             ],

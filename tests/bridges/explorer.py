@@ -13,12 +13,15 @@ from typing import Any
 
 from redis_agent.bridge_terms import BridgeTenure, Terms
 from redis_agent.lockstep import Announcement, Batch, Claim, Lockstep
-from redis_agent.store.mirror import Break, Written
+from redis_agent.store.mirror import Break, DeafError, Durable, Renewal, Written
 from redis_agent.telemetry import Telemetry
 from tests.bridges.server_model import ServerModel
 
 TELEMETRY = Telemetry()
-MISHAPS = ("lost answer", "lost answer", "lease", "local lease", "cut", "die", "sign", "leave", "server")
+MISHAPS = (
+    *("lost answer", "lost answer", "lease", "local lease", "cut", "die", "sign", "leave", "server"),
+    *("outage", "call", "elsewhere"),
+)
 
 
 class ViolationError(AssertionError):
@@ -44,16 +47,20 @@ class FakeMirror:
 
     channel = "control"
 
-    def __init__(self, server: ServerModel, owner: str) -> None:
+    def __init__(self, server: ServerModel, owner: str, *, waits: bool) -> None:
         self._server = server
         self._owner = owner
+        self.waits = waits
+
+    async def durable(self) -> Durable | None:
+        return await Ask(self._server.durable)
 
     async def claim(self, *, epoch: str, new_epoch: str) -> Claim | None:
         return await Ask(lambda: self._server.claim(self._owner, epoch=epoch, new_epoch=new_epoch))
 
-    async def renew(self, value: str, *, epoch: str, mark: str, confirmed: int | None) -> int | None:
-        assert confirmed is None
-        return await Ask(lambda: self._server.renew(self._owner, value, epoch=epoch, mark=mark))
+    async def renew(self, value: str, *, epoch: str, mark: str, confirmed: int | None) -> Renewal | None:
+        assert (confirmed is None) != self.waits
+        return await Ask(lambda: self._server.renew(self._owner, value, epoch=epoch, mark=mark, confirmed=confirmed))
 
     async def release(self, value: str) -> None:
         await Ask(lambda: self._server.release(self._owner, value))
@@ -68,8 +75,8 @@ class FakeMirror:
         return await Ask(lambda: self._server.announce(value, str(announcement)))
 
     async def write(self, value: str, *, epoch: str, batch: Batch, confirmed: int | None = None) -> Written:
-        assert confirmed is None
-        return await Ask(lambda: self._server.write(value, epoch=epoch, batch=batch))
+        assert (confirmed is None) != self.waits
+        return await Ask(lambda: self._server.write(value, epoch=epoch, batch=batch, confirmed=confirmed))
 
 
 class FakeLeadership:
@@ -111,12 +118,18 @@ class Running:
 
     def execute(self) -> None:
         assert self.ask is not None
-        self.answer = (self.ask.run(),)
+        try:
+            self.answer = (self.ask.run(),)
+        except DeafError as error:
+            self.answer = (error,)
 
     def arrive(self) -> None:
         assert self.answer is not None
         (answer,), self.answer = self.answer, None
-        self._move(lambda: self._work.send(answer))
+        if isinstance(answer, DeafError):
+            self._move(lambda: self._work.throw(answer))
+        else:
+            self._move(lambda: self._work.send(answer))
 
     def cut(self) -> None:
         self.answer = None
@@ -135,12 +148,12 @@ class Running:
 class Replica:
     """One bridge: its listener's inbox, its leadership's loop and its writer's loop, each moved by hand."""
 
-    def __init__(self, name: str, server: ServerModel, lockstep: Lockstep, batch_size: int) -> None:
+    def __init__(self, name: str, server: ServerModel, lockstep: Lockstep, batch_size: int, *, waits: bool) -> None:
         self.name = name
         self.server = server
         self.lockstep = lockstep
         self.leadership = FakeLeadership()
-        mirror: Any = FakeMirror(server, name)
+        mirror: Any = FakeMirror(server, name, waits=waits)
         self.tenure = BridgeTenure(mirror, lockstep)
         leadership: Any = self.leadership
         self.terms = Terms(
@@ -154,21 +167,32 @@ class Replica:
         self.terms._log = Silent()
         self.lease_work: Running | None = None
         self.write_work: Running | None = None
+        self.confirm_work: Running | None = None
         self.inbox: deque[tuple[str, bytes] | None] | None = None
 
     def steps(self) -> list[Callable[[], None]]:
         """What it can do next if nothing befalls it."""
         steps = [self._subscribe if self.inbox is None else self._receive] if self.inbox or self.inbox is None else []
+        if self.terms.elsewhere:
+            steps = [self._leave_elsewhere]
         steps.append(self._lease_step)
         steps.append(self._write_step)
+        if self.confirm_work is not None or self.terms.wrote.is_set():
+            steps.append(self._confirm_step)
         return steps
 
     def works(self) -> list[Running]:
-        return [work for work in (self.lease_work, self.write_work) if work is not None and not work.over]
+        works = (self.lease_work, self.write_work, self.confirm_work)
+        return [work for work in works if work is not None and not work.over]
 
     def _subscribe(self) -> None:
         self.inbox = self.server.inboxes[self.name] = deque()
         self.lockstep.subscribed()
+
+    def _leave_elsewhere(self) -> None:
+        self.server.inboxes.pop(self.name, None)
+        self.inbox = None
+        self.terms.broke(0.0)
 
     def _receive(self) -> None:
         assert self.inbox is not None
@@ -212,6 +236,18 @@ class Replica:
         else:
             self.write_work = Running(self.terms.round(self.leadership.value), lambda _: None)
 
+    def _confirm_step(self) -> None:
+        work = self.confirm_work
+        if work is not None and not work.over:
+            self._advance(work)
+            return
+        self.terms.wrote.clear()
+        self.confirm_work = Running(self.terms.confirm(), self._confirmed)
+
+    def _confirmed(self, all_confirmed: bool) -> None:
+        if not all_confirmed:
+            self.terms.wrote.set()
+
     @staticmethod
     def _advance(work: Running) -> None:
         if work.answer is None:
@@ -229,7 +265,10 @@ class World:
         sound: the number of bridges that nothing befalls but delays; with one or more, and a server that forgets
             nothing, nothing may be lost and no gap counted.
         server_fails: whether the server may lose its newest writes, or all.
+        waits: whether the bridges wait until what they write is durable; then another server may take over that lacks
+            what is not, and what a sound bridge held then is in the stream in the end.
         lockstep: makes what a bridge holds (tests of the explorer itself plant faults here).
+        server: makes the server (the same).
     """
 
     def __init__(
@@ -239,14 +278,19 @@ class World:
         replicas: int = 3,
         sound: int = 1,
         server_fails: bool = False,
+        waits: bool = False,
         lockstep: Callable[[int], Lockstep] = Lockstep,
+        server: Callable[..., ServerModel] = ServerModel,
     ) -> None:
         self.rng = random.Random(seed)
-        self.server = ServerModel(wrote=self._check_written)
+        self.server = server(wrote=self._check_written)
         self._lockstep = lockstep
         self._names = 0
         self.sound = sound
         self.server_fails = server_fails
+        self.waits = waits
+        self.promised: set[bytes] = set()
+        self.failovers = 0
         self.bridges = [self._bridge() for _ in range(replicas)]
         self.published = 0
         self.owed: list[bytes] = []
@@ -256,7 +300,8 @@ class World:
 
     def _bridge(self) -> Replica:
         self._names += 1
-        return Replica(f"b{self._names}", self.server, self._lockstep(10**6), self.rng.choice([1, 2, 5]))
+        batch_size = self.rng.choice([1, 2, 5])
+        return Replica(f"b{self._names}", self.server, self._lockstep(10**6), batch_size, waits=self.waits)
 
     def _check_written(self, event: bytes) -> None:
         stream = self.server.stream
@@ -270,13 +315,15 @@ class World:
         alive = {bridge.name for bridge in self.bridges}
         if self.server.lease.partition(":")[2] not in alive:
             self.server.lease = ""
-        self.server.ready[:] = [owner for owner in self.server.ready if owner in alive]
+        for owner in [owner for owner in self.server.ready if owner not in alive]:
+            del self.server.ready[owner]
         for _ in range(1_000):
             for bridge in self.bridges:
                 for step in bridge.steps():
                     step()
                 while bridge.inbox:
                     bridge._receive()
+            self.server.call_in_vain()
             if self._at_rest():
                 return
         states = [(b.name, b.lockstep.leads, b.lockstep.epoch, len(b.lockstep)) for b in self.bridges]
@@ -298,6 +345,11 @@ class World:
             self.step()
         self.settle()
         missing = [n for n in range(owed_from, self.published) if b"%d" % n not in self.server.stream]
+        lost = sorted(self.promised - set(self.server.stream), key=int)
+        if lost:
+            raise ViolationError(f"{lost} are missing, which every sound bridge held when another server took over")
+        if self.failovers:
+            return  # the new server may have forgotten what was counted, too
         counted = self.server.hash.gaps - gaps_before + self.server.forgotten + self.server.hash.given_up
         if missing and not counted:
             raise ViolationError(f"{missing} are missing and nothing was counted")
@@ -305,11 +357,12 @@ class World:
             raise ViolationError(f"{counted} gaps counted although a bridge in step was there all the time")
 
     def step(self) -> None:
+        if self.waits:
+            self.server.note()
         rng = self.rng
         choice = rng.random()
         if choice < 0.2:
-            self.server.publish("metrics", b"%d" % self.published)
-            self.published += 1
+            self._publish()
         elif choice < 0.85:
             bridge = rng.choice(self.bridges)
             rng.choice(bridge.steps())()
@@ -318,8 +371,9 @@ class World:
 
     def _mishap(self) -> None:
         rng = self.rng
-        frail = self.bridges[self.sound :]
         kind = rng.choice(MISHAPS)
+        if kind != "lost answer" and not self.promised <= set(self.server.stream):
+            return  # what a failover has cost is written again first; only answers are lost meanwhile
         works = [work for bridge in self.bridges for work in bridge.works()]
         if kind == "lost answer" and works:
             rng.choice(works).cut()  # the script ran, or never will
@@ -327,27 +381,81 @@ class World:
             self.server.lease = ""
         elif kind == "local lease":
             rng.choice(self.bridges).leadership.lose("")
-        elif kind == "cut" and frail:
-            bridge = rng.choice(frail)
-            if bridge.name in self.server.inboxes:
-                self.server.cut([bridge.name], keep=rng.randint(0, 6))
-        elif kind == "die" and frail:
-            index = rng.randrange(self.sound, len(self.bridges))
-            self._vanish(index)
-        elif kind == "leave" and frail:
-            index = rng.randrange(self.sound, len(self.bridges))
-            value = self.bridges[index].leadership.value
-            if value is not None:
-                self.server.release(self.bridges[index].name, value)
-            self._vanish(index)
         elif kind == "sign":
-            sound = {bridge.name for bridge in self.bridges[: self.sound]}
-            self.server.ready[:] = [owner for owner in self.server.ready if owner in sound]
+            for owner in set(self.server.ready) - self._sound_names():
+                self.server.ready[owner] = 0
+        elif kind == "outage":
+            self._outage()
+        elif kind == "call" and not self._sound_names() & set(self.server.silent()):
+            self.server.call_in_vain()
         elif kind == "server" and self.server_fails:
             if rng.random() < 0.3:
                 self.server.flush()
             else:
                 self.server.crash(rng.choice([0, 0, 1, 2, 5]))
+        elif kind == "server" and self.waits:
+            self._fail_over()
+        elif self.sound < len(self.bridges):
+            self._befall(kind, rng.randrange(self.sound, len(self.bridges)))
+
+    def _befall(self, kind: str, index: int) -> None:
+        """What befalls one bridge."""
+        bridge = self.bridges[index]
+        if kind == "cut" and bridge.name in self.server.inboxes:
+            self.server.cut([bridge.name], keep=self.rng.randint(0, 6))
+        elif kind == "elsewhere":
+            self.server.inboxes.pop(bridge.name, None)
+        elif kind == "die":
+            self._vanish(index)
+        elif kind == "leave":
+            if bridge.leadership.value is not None:
+                self.server.release(bridge.name, bridge.leadership.value)
+            self._vanish(index)
+
+    def _sound_names(self) -> set[str]:
+        return {bridge.name for bridge in self.bridges[: self.sound]}
+
+    def _outage(self) -> None:
+        """No script runs for longer than the lease; what is published arrives all the same."""
+        for bridge in self.bridges:
+            for work in bridge.works():
+                work.cut()
+            bridge.leadership.lose("")
+        for _ in range(self.rng.randint(0, 8)):
+            if self.rng.random() < 0.5:
+                self._publish()
+            else:
+                bridge = self.rng.choice(self.bridges)
+                if bridge.inbox:
+                    bridge._receive()
+        self.server.outage()
+
+    def _fail_over(self) -> None:
+        """Another server takes over, without what is not durable, and no subscription survives.
+
+        What is promised: every sound bridge held it, in the numbering that the new server knows, and none had been
+        given the lease for a term that it has not begun. A promise ends when another failover comes before it was kept
+        and that is durable.
+        """
+        for bridge in self.bridges:
+            for work in bridge.works():
+                work.cut()
+        written = set(self.server.stream)
+        self.promised &= self.server.durable_stream()
+        self.failovers += 1
+        self.server.fail_over(self.rng.random())
+        held = [self._held_by(bridge) for bridge in self.bridges[: self.sound]]
+        if held:
+            self.promised |= set.intersection(*held) & written
+
+    def _held_by(self, bridge: Replica) -> set[bytes]:
+        known = bridge.lockstep.numbering == self.server.hash.epoch
+        begun = bridge.leadership.value in (None, bridge.terms._term)
+        return {event for _, event in bridge.lockstep._placed} if known and begun else set()
+
+    def _publish(self) -> None:
+        self.server.publish("metrics", b"%d" % self.published)
+        self.published += 1
 
     def _vanish(self, index: int) -> None:
         self.server.inboxes.pop(self.bridges[index].name, None)

@@ -2,10 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from typing import Any
 
 from redis_agent.lockstep import Batch, Claim
-from redis_agent.store.mirror import Break, Written
+from redis_agent.store.mirror import Break, DeafError, Durable, Renewal, Written
+
+TTL_MS = 600_000
 
 
 @dataclass
@@ -18,6 +22,8 @@ class Hash:
     before: tuple[str, str] = ("", "")
     gaps: int = 0
     given_up: int = 0
+    called: int | None = None
+    asked: int = 0
 
 
 @dataclass
@@ -25,7 +31,8 @@ class ServerModel:
     """One server: its keys, and who listens.
 
     Attributes:
-        ready: owners of bridges in step that have given a sign of life lately.
+        now_ms: its clock; it stands still but for what the tests do to it.
+        ready: when each bridge in step has given its last sign of life, the oldest first.
         inboxes: what each subscriber has not received yet, in order; None as the last is the end of a subscription.
         forgotten: positions that were written and then lost by the server.
     """
@@ -33,11 +40,13 @@ class ServerModel:
     hash: Hash = field(default_factory=Hash)
     fence: int = 0
     lease: str = ""
-    ready: list[str] = field(default_factory=list)
+    now_ms: int = 10**9
+    ready: dict[str, int] = field(default_factory=dict)
     stream: list[bytes] = field(default_factory=list)
     inboxes: dict[str, deque[tuple[str, bytes] | None]] = field(default_factory=dict)
     forgotten: int = 0
     wrote: Callable[[bytes], None] = lambda _event: None
+    kept: list[tuple[Any, ...]] = field(default_factory=list)
 
     def publish(self, channel: str, message: bytes) -> int:
         for inbox in self.inboxes.values():
@@ -50,15 +59,17 @@ class ServerModel:
     def claim(self, owner: str, *, epoch: str, new_epoch: str) -> Claim | None:
         h = self.hash
         in_step = bool(epoch) and epoch == h.epoch
-        self._ready(owner, in_step)
-        if self.lease:
-            if self.lease.partition(":")[2] != owner:
-                return None
+        deaf = owner not in self.inboxes
+        self._ready(owner, in_step and not deaf)
+        if self.lease and self.lease.partition(":")[2] == owner:
             return self._granted(owner, self.lease, h.before)
-        if not in_step and self.ready:
+        if deaf and (self.lease or in_step):
+            raise DeafError
+        if self.lease or (not in_step and self._better()):
             return None
+        h.called = None
         self.fence += 1
-        self.lease = f"{self.fence}:{owner}"
+        self.lease = f"{self.fence}.{new_epoch}:{owner}"
         h.before = (h.epoch, h.leader)
         h.leader = owner
         if not in_step:
@@ -66,21 +77,43 @@ class ServerModel:
             if h.epoch or h.written:
                 h.gaps += 1
             h.epoch = new_epoch
-            self.say(f"written {new_epoch} {h.written} {new_epoch}")
+            self.say(f"written {new_epoch} 0 {new_epoch}")
         return self._granted(owner, self.lease, h.before)
+
+    def _better(self) -> bool:
+        """Whether one who is not in step has to wait for one who may be."""
+        return any(self._fresh(owner) for owner in self.ready) or self._waits_for(self.silent())
+
+    def _fresh(self, owner: str) -> bool:
+        return abs(self.now_ms - self.ready[owner]) <= TTL_MS
+
+    def silent(self) -> list[str]:
+        """Bridges whose subscriptions stand, but that could not say anything in an outage."""
+        return [owner for owner in self.ready if owner in self.inboxes and not self._fresh(owner)]
+
+    def _waits_for(self, silent: Sequence[str]) -> bool:
+        """Call them; whether they have had less than one lease time to ask since."""
+        h = self.hash
+        if not silent:
+            return False
+        if h.called is None or self.now_ms - h.asked > TTL_MS / 2:
+            h.called = self.now_ms
+            self.say("free")
+        h.asked = self.now_ms
+        return self.now_ms - h.called <= TTL_MS
 
     def _granted(self, owner: str, value: str, before: tuple[str, str]) -> Claim:
         h = self.hash
         return Claim(value, h.written, h.epoch, before[0], before[1] == owner, 0)
 
-    def renew(self, owner: str, value: str, *, epoch: str, mark: str) -> int | None:
+    def renew(self, owner: str, value: str, *, epoch: str, mark: str, confirmed: int | None = None) -> Renewal | None:
         if self.lease != value:
             return None
         in_step = bool(mark) and self.hash.epoch == epoch
-        self._ready(owner, in_step)
+        self._ready(owner, in_step and owner in self.inboxes)
         if in_step:
-            self.say(f"written {epoch} {self.hash.written} {mark}")
-        return self.hash.written
+            self.say(f"written {epoch} {self.hash.written if confirmed is None else confirmed} {mark}")
+        return Renewal(self.hash.written, owner in self.inboxes)
 
     def release(self, owner: str, value: str) -> None:
         self._ready(owner, False)
@@ -95,16 +128,22 @@ class ServerModel:
         if new_epoch and h.epoch == new_epoch:
             return Break("renumbered", h.written)
         self._ready(owner, False)
-        if may_yield and self.ready:
-            self.lease = ""
-            self.say("free")
-            return Break("yielded", successor=self.ready[0])
+        if may_yield:
+            successors = [other for other in self.ready if other in self.inboxes and self._fresh(other)]
+            if successors:
+                self.lease = ""
+                self.say("free")
+                return Break("yielded", successor=successors[0])
+            silent = self.silent()
+            if self._waits_for(silent):
+                return Break("called", successor=silent[0])
         if not new_epoch:
             return Break("alone")
         self.ready.clear()
+        h.called = None
         h.epoch, h.leader = new_epoch, owner
         h.gaps += gap
-        self.say(f"written {new_epoch} {h.written} {new_epoch}")
+        self.say(f"written {new_epoch} 0 {new_epoch}")
         return Break("renumbered", h.written)
 
     def announce(self, value: str, message: str) -> bool:
@@ -112,7 +151,7 @@ class ServerModel:
             self.say(message)
         return self.lease == value
 
-    def write(self, value: str, *, epoch: str, batch: Batch) -> Written:
+    def write(self, value: str, *, epoch: str, batch: Batch, confirmed: int | None = None) -> Written:
         h = self.hash
         if self.lease != value:
             return Written("fenced", h.written)
@@ -124,7 +163,7 @@ class ServerModel:
         for position in range(max(h.written + 1, batch.first), last + 1):
             self._append(batch.events[position - batch.first][1])
         h.written = max(h.written, last)
-        self.say(f"written {epoch} {h.written}")
+        self.say(f"written {epoch} {h.written if confirmed is None else confirmed}")
         return Written("written", h.written, given_up)
 
     def _append(self, event: bytes) -> None:
@@ -132,12 +171,21 @@ class ServerModel:
         self.wrote(event)
 
     def _ready(self, owner: str, in_step: bool) -> None:
-        if owner in self.ready:
-            self.ready.remove(owner)
+        self.ready.pop(owner, None)
         if in_step:
-            self.ready.append(owner)
+            self.ready[owner] = self.now_ms
 
     # What befalls it -----------------------------------------------------------------------------------------------
+
+    def outage(self) -> None:
+        """No script has run for longer than the lease's time; subscriptions stand."""
+        self.now_ms += 2 * TTL_MS
+        self.lease = ""
+
+    def call_in_vain(self) -> None:
+        """A lease time passes in which those who were called do not ask, and others do."""
+        if self.hash.called is not None:
+            self.hash.called -= TTL_MS + 1
 
     def flush(self) -> None:
         """Everything is forgotten, also what gaps there were; subscriptions stand."""
@@ -154,6 +202,29 @@ class ServerModel:
         if lost:
             del self.stream[-lost:]
         self.hash.written -= lost
+        self.cut(list(self.inboxes))
+
+    def durable(self) -> Durable:
+        """All that there is now is there for good."""
+        self.kept.clear()
+        self.note()
+        return Durable(self.hash.epoch, self.hash.written)
+
+    def note(self) -> None:
+        """This state may be the one that a failover leads to."""
+        self.kept.append((copy(self.hash), self.lease, dict(self.ready), list(self.stream), self.fence))
+
+    def durable_stream(self) -> set[bytes]:
+        """What is in the stream for good."""
+        return set(self.kept[0][3]) if self.kept else set(self.stream)
+
+    def fail_over(self, age: float) -> None:
+        """A replica takes over that lacks the last scripts: of those that are not there for good, this share."""
+        if self.kept:
+            index = int((len(self.kept) - 1) * (1 - age))
+            found, self.lease, ready, stream, self.fence = self.kept[index]
+            self.hash, self.ready, self.stream = copy(found), dict(ready), list(stream)
+            del self.kept[index + 1 :]
         self.cut(list(self.inboxes))
 
     def cut(self, owners: Sequence[str], keep: int = 0) -> None:

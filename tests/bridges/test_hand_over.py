@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from tests.bridges.hand_over import BRIDGE, FAULTS, METRICS, STREAM, HandOver
+from tests.bridges.hand_over import BRIDGE, FAULTS, LEASE, METRICS, STREAM, HandOver
 from tests.conftest import OwnServerFactory
+from tests.fault.proxy import Proxy
 from tests.integration.flow import answered, http
-from tests.processes import Agents
+from tests.processes import Agents, unused_port
+from tests.seeds import SEED
 from tests.waiting import eventually
 
 
 async def test_leader_killed_paused_cut_off_and_stopped_loses_nothing_while_another_is_in_step(
     own_server: OwnServerFactory, tmp_path: Path
 ) -> None:
-    faults = [*FAULTS, *random.sample(FAULTS, 2)]
+    faults = [*FAULTS, *random.Random(SEED).sample(FAULTS, 2)]
     verdict = await HandOver(own_server().url, tmp_path, seed=1, rate=1_000).run(faults)
     assert (verdict.lost, verdict.twice, verdict.gaps, verdict.in_order) == (0, 0, 0, True), verdict
 
@@ -62,6 +64,76 @@ async def test_bridge_that_was_stopped_for_long_is_in_step_when_it_comes_back(
         assert await client.hget(BRIDGE, "gaps") is None
         events = {line["event"] for line in follower.log()}
         assert not events & {"subscription_silent", "bridge_out_of_step"}
+    finally:
+        agents.end()
+        await client.aclose()
+
+
+async def test_bridge_started_in_a_long_outage_does_not_lead_before_one_that_is_in_step(
+    own_server: OwnServerFactory, tmp_path: Path
+) -> None:
+    server = own_server()
+    agents = Agents(server.url, tmp_path)
+    client: Redis = Redis.from_url(server.url)
+    published = 0
+
+    async def publish(events: int) -> None:
+        nonlocal published
+        for _ in range(events):
+            await client.publish(METRICS, json.dumps({"experiment_id": "e", "event": "x", "n": str(published)}))
+            published += 1
+
+    try:
+        bridges = [agents.start("bridge") for _ in range(2)]
+        for round_number in range(3):
+            await eventually(lambda: in_step(client, 2), 20, what="both are in step")
+            holder = (await client.get(LEASE) or b"").decode()
+            # In turn the one that leads and the one that follows.
+            leads = [f"-{bridge.pid}-" in holder for bridge in bridges]
+            victim = bridges[leads.index(round_number % 2 == 0)]
+            await publish(50)
+            await client.execute_command("REPLICAOF", "127.0.0.1", str(unused_port()))
+            victim.kill()
+            await publish(50)
+            victim.start()
+            await victim.logged("subscribed", timeout=20)
+            await publish(50)
+            await asyncio.sleep(1.6)  # longer than the lease and than any sign of life counts
+            await client.execute_command("REPLICAOF", "NO", "ONE")
+            await publish(50)
+            await eventually(lambda: length_is(client, published), 20, what="all is written")
+            assert await client.hget(BRIDGE, "gaps") is None
+        numbers = [json.loads(fields[b"data"])["n"] for _, fields in await client.xrange(STREAM)]
+        assert numbers == [str(n) for n in range(published)]
+    finally:
+        agents.end()
+        await client.aclose()
+
+
+async def test_subscription_on_another_server_than_what_is_written_to_is_made_anew_without_a_gap(
+    own_server: OwnServerFactory, tmp_path: Path
+) -> None:
+    server, replica = own_server(), own_server()
+    agents = Agents(server.url, tmp_path)
+    client: Redis = Redis.from_url(server.url)
+    try:
+        async with Redis.from_url(replica.url) as other, Proxy(server.port) as proxy:
+            await other.replicaof("127.0.0.1", server.port)
+            strayed = agents.start("bridge", url=proxy.url)
+            await eventually(lambda: in_step(client, 1), 20, what="it is in step")
+            agents.start("bridge")
+            await eventually(lambda: in_step(client, 2), 20, what="both are in step")
+            proxy.lead_to(replica.port)
+            (subscribed,) = [c for c in await client.client_list() if int(c["sub"]) and str(strayed.pid) in c["name"]]
+            await client.client_kill_filter(_id=subscribed["id"])
+            await eventually(lambda: listens(other), 20, what="it has subscribed on the replica")
+            proxy.lead_to(server.port)
+            for n in range(200):
+                await client.publish(METRICS, json.dumps({"experiment_id": "e", "event": "x", "n": str(n)}))
+            await strayed.logged("subscription_elsewhere")
+            await eventually(lambda: in_step(client, 2), 20, what="both are in step again")
+            await eventually(lambda: length_is(client, 200), 20, what="all is written")
+            assert await client.hget(BRIDGE, "gaps") is None
     finally:
         agents.end()
         await client.aclose()
@@ -155,6 +227,10 @@ async def test_full_buffer_drops_the_oldest_with_a_count(own_server: OwnServerFa
 async def in_step(client: Redis, number: int) -> bool:
     now = int((await client.time())[0]) * 1000
     return await client.zcount("redis_agent:bridge:ready", now - 1_500, "+inf") == number
+
+
+async def listens(client: Redis) -> bool:
+    return bool(await client.pubsub_channels("redis_agent:bridge:alive:*"))
 
 
 async def counted(client: Redis, field: str) -> bool:

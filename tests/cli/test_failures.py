@@ -105,7 +105,16 @@ async def test_an_unknown_experiment_is_one_line(cli: Cli, command: str) -> None
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.parametrize(
     "args",
-    [("status", "--json"), ("status",), ("pending",), ("alerts", "--json"), ("dead-letters", "list"), ("--help",)],
+    [
+        *[args for args in NEED_REDIS if args[0] not in ("publish", "check") and "exp" not in args],
+        *[(*args, "--json") for args in (("status",), ("experiments",), ("pending",), ("dead-letters", "list"))],
+        ("pending", "--claim", "--json"),
+        ("dead-letters", "drop", "--all", "--yes", "--json"),
+        ("publish", "--experiment", "e", "--event", "x", "--json"),
+        ("replay",),
+        ("--version",),
+        ("--help",),
+    ],
     ids=" ".join,
 )
 async def test_output_that_cannot_be_written_is_one_line(redis_url: str, args: tuple[str, ...]) -> None:

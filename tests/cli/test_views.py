@@ -298,6 +298,21 @@ async def test_an_alert_that_was_given_up_does_not_count_as_delivered(cli: Cli, 
     assert (await cli("status", "--json")).document["alerts"]["undelivered"] == 1
 
 
+async def test_alerts_are_shown_also_where_it_is_not_known_which_were_given_up(
+    cli: Cli, client: redis.asyncio.Redis
+) -> None:
+    await client.xadd(keys.OUTBOX, {"data": '{"type":"error","experiment_id":"e"}', "at": 1})
+    await client.xgroup_create(keys.OUTBOX, keys.DISPATCHER_GROUP, id="$")
+    await client.xadd(keys.OUTBOX, {"data": '{"type":"error","experiment_id":"e"}', "at": 1})
+    await client.set(keys.UNDELIVERED, "in the way")
+    done = await cli("alerts", "--json")
+    assert done.code == 0
+    assert [alert["delivered"] for alert in done.document] == [False, None]
+    assert done.err.count("\n") == 1
+    assert f"the key {keys.UNDELIVERED} is a string, not a set" in done.err
+    assert " ? " in (await cli("alerts")).out
+
+
 async def test_alerts_know_what_was_delivered_also_while_the_group_is_lost(
     cli: Cli, client: redis.asyncio.Redis
 ) -> None:

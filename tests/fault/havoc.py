@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from redis.exceptions import RedisError
 
 from redis_agent.embedded import EmbeddedServer
 from tests.fault.proxy import Proxy
-from tests.ledger import Ledger, check_replay, compare
+from tests.ledger import Account, Ledger, account, check_replay, compare
 from tests.processes import AgentProcess, Agents, unused_port
 from tests.waiting import eventually
 
@@ -25,8 +26,54 @@ LEASES = {role: f"redis_agent:lease:{role}" for role in ("bridge", "dispatcher",
 ROLES = {"bridge": 2, "worker": 3, "dispatcher": 2, "scheduler": 2}
 # So many that there is always an alert to raise and to deliver.
 ERROR_TYPES = 500
+# Longer than any run, a week: an error that is told again within one was told twice.
+COOLDOWN_SECONDS = 604_800
 # Longer than the lease of a second under which the tests' agents run.
 PAUSE_SECONDS = 1.6
+# Events that have not come into the stream for so long are lost; and how many of an experiment are kept, to count them.
+GIVEN_UP_SECONDS = 15.0
+EVENTS_KEPT = 10_000_000
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the faults came to.
+
+    Attributes:
+        faults: each fault's name, and how many events had been published when it began.
+        account: of the events and the alerts.
+        gaps: gaps that the bridges counted.
+        redelivered: alerts that came to the subscriber once more.
+    """
+
+    published: int
+    faults: list[tuple[int, str]]
+    account: Account
+    gaps: int
+    redelivered: int
+
+    @property
+    def faultless(self) -> bool:
+        lost, twice = len(self.account.lost), len(self.account.twice)
+        return not (lost or twice or self.account.alerts_lost or self.account.alerts_twice or self.redelivered)
+
+    def __str__(self) -> str:
+        """The table: an event that was lost counts for each fault that was the last to begin before it."""
+        done = Counter(name for _, name in self.faults)
+        lost, twice = (self._by_fault(numbers) for numbers in (self.account.lost, self.account.twice))
+        lines = [f"{'fault':36} {'times':>6} {'lost':>6} {'twice':>6}"]
+        lines += [f"{name:36} {done[name]:6} {lost[name]:6} {twice[name]:6}" for name in sorted(done)]
+        lines.append(f"{'all':36} {done.total():6} {len(self.account.lost):6} {len(self.account.twice):6}")
+        told = f"{self.account.alerts_lost} lost, {self.account.alerts_twice} raised twice"
+        lines.append(f"{self.published} events; {self.gaps} gaps; alerts: {told}, {self.redelivered} delivered again")
+        return "\n".join(lines)
+
+    def _by_fault(self, numbers: list[int]) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for number in numbers:
+            last = max((began for began, _ in self.faults if began < number), default=None)
+            found.update(name for began, name in self.faults if began == last)
+        return found
 
 
 class Victim:
@@ -44,20 +91,31 @@ class Havoc:
     Args:
         server: of which everything is the test's; AOF is on.
         seed: of the schedule and of the events; the same seed does the same faults in the same order.
+        env: further settings of every agent.
     """
 
-    def __init__(self, server: EmbeddedServer, directory: Path, *, seed: int, rate: int = 300) -> None:
+    def __init__(
+        self,
+        server: EmbeddedServer,
+        directory: Path,
+        *,
+        seed: int,
+        rate: int = 300,
+        env: dict[str, object] | None = None,
+    ) -> None:
         self._server = server
         self._rng = random.Random(seed)
         self.ledger = Ledger(random.Random(seed + 1), error_types=ERROR_TYPES)
         self._rate = rate
+        self._env = env or {}
         self.agents = Agents(server.url, directory)
         self._victims: list[Victim] = []
         self._client: Redis = Redis.from_url(server.url, protocol=2, single_connection_client=True)
         self._control: Redis = Redis.from_url(server.url, protocol=2)
         self.done: Counter[str] = Counter()
+        self._begun: list[tuple[int, str]] = []
         self._over = asyncio.Event()
-        self.received: set[bytes] = set()
+        self.received: Counter[bytes] = Counter()
         self._dead: set[bytes] = set()
 
     @property
@@ -81,8 +139,8 @@ class Havoc:
             "read-only replica": self._read_only,
         }
 
-    async def run(self, schedule: Callable[[random.Random], "asyncio.Future[None] | Any"]) -> None:
-        """Start everything, publish, let `schedule` do its faults, come to rest, compare.
+    async def run(self, schedule: Callable[[random.Random], "asyncio.Future[None] | Any"]) -> Verdict:
+        """Start everything, publish, let `schedule` do its faults, come to rest, compare; nothing lost, nothing twice.
 
         Raises:
             AssertionError: something was lost, counted twice, or does not come to rest.
@@ -99,7 +157,7 @@ class Havoc:
                 self._over.set()
                 await publishing
                 await self.rest()
-                await self._compare()
+                return await self._compare()
             except BaseException:
                 for log in self.agents.logs():
                     print(log)
@@ -111,11 +169,20 @@ class Havoc:
         await listener.subscribe(ORCHESTRATOR)
         listening = asyncio.create_task(self._listen(listener))
         stack.callback(listening.cancel)
+        settings = {
+            "ALERT_COOLDOWN_SECONDS": COOLDOWN_SECONDS,
+            "REDIS_AGENT_MAX_ERROR_ALERTS": ERROR_TYPES,
+            "REDIS_AGENT_METRICS_LIST_LENGTH": EVENTS_KEPT,
+            **self._env,
+        }
         for role, replicas in ROLES.items():
             for n in range(replicas):
                 proxy = await stack.enter_async_context(Proxy(self._server.port))
                 agent = self.agents.start(
-                    role, url=proxy.url, REDIS_AGENT_CONSUMER=f"{role}{n}", REDIS_AGENT_MAX_ERROR_ALERTS=ERROR_TYPES
+                    role,
+                    url=proxy.url,
+                    REDIS_AGENT_CONSUMER=f"{role}{n}",
+                    **settings,
                 )
                 self._victims.append(Victim(role, proxy, agent))
         await self._in_step()
@@ -123,24 +190,26 @@ class Havoc:
     async def _listen(self, listener: Any) -> None:
         async for message in listener.listen():
             if message["type"] == "message":
-                self.received.add(message["data"])
+                self.received[message["data"]] += 1
 
     async def _publish(self) -> None:
         loop = asyncio.get_running_loop()
         began, sent = loop.time(), 0
         while not self._over.is_set():
-            while sent < (loop.time() - began) * self._rate:
+            # On a machine that is too busy for the rate it never catches up.
+            while sent < (loop.time() - began) * self._rate and not self._over.is_set():
                 assert await self._client.publish(METRICS, self.ledger.next_event()), "a bridge always listens"
                 sent += 1
             await asyncio.sleep(0.01)
 
     # Faults --------------------------------------------------------------------------------------------------------
 
-    async def do(self, fault: str) -> None:
-        """One fault; one that a bridge suffers waits until another is in step."""
+    async def do(self, *faults: str) -> None:
+        """Faults of different roles at the same time; what a bridge suffers waits until another is in step."""
         await self._in_step()
-        await self.faults[fault]()
-        self.done[fault] += 1
+        self._begun += [(self.ledger.published, fault) for fault in faults]
+        await asyncio.gather(*(self.faults[fault]() for fault in faults))
+        self.done.update(faults)
 
     async def lose_replies(self, kind: str, times: int) -> int:
         """Lose replies of one kind, wherever it is sent next; how many were lost."""
@@ -173,15 +242,20 @@ class Havoc:
         return sorted({kind for victim in self._victims for kind in victim.proxy.seen})
 
     async def _in_step(self) -> None:
-        """Every agent lives, and each bridge was in step a moment ago."""
+        """Every agent lives, and each bridge is in step: what it said before the last fault does not count."""
         for victim in self._victims:
             if not victim.agent.alive:
                 victim.agent.start()
 
+        began_ms = 0
+
         async def told() -> bool:
+            nonlocal began_ms
             try:
-                now = int((await self._control.time())[0]) * 1000
-                owners = await self._control.zrangebyscore(READY, now - 1_500, "+inf")
+                if not began_ms:
+                    seconds, microseconds = await self._control.time()
+                    began_ms = seconds * 1_000 + microseconds // 1_000
+                owners = await self._control.zrangebyscore(READY, began_ms + 1, "+inf")
             except RedisError:
                 return False
             bridges = [f"bridge{n}-".encode() for n in range(ROLES["bridge"])]
@@ -189,6 +263,29 @@ class Havoc:
             return all(any(owner.startswith(bridge) for owner in owners) for bridge in bridges)
 
         await eventually(told, 30, interval=0.05, what="every bridge is in step")
+
+    async def at_work(self) -> None:
+        """Every role goes on: somebody leads, every bridge is in step, what is published now is applied."""
+        await self._in_step()
+        await eventually(self._all_lead, 20, what="every role has a leader")
+        published = self.ledger.published
+
+        async def applied() -> bool:
+            return published < self.ledger.published and await self._flows(since=published)
+
+        await eventually(applied, 20, interval=0.1, what="what was published after it is applied")
+
+    async def _all_lead(self) -> bool:
+        return len([True for lease in LEASES.values() if await self._control.exists(lease)]) == len(LEASES)
+
+    async def _flows(self, since: int) -> bool:
+        """Whether an event that was published later than this one is in the stream, and acked."""
+        groups = {group["name"]: group for group in await self._control.xinfo_groups(STREAM)}
+        newest = await self._control.xrevrange(STREAM, count=1)
+        if GROUP.encode() not in groups or not newest:
+            return False
+        number = self.ledger.events.index(newest[0][1][b"data"]) + 1
+        return number > since and groups[GROUP.encode()]["pending"] < 1_000
 
     async def _chosen(self, role: str) -> Victim:
         """Whoever leads in a role; any worker."""
@@ -206,6 +303,7 @@ class Havoc:
 
     async def _process(self, role: str, how: str) -> None:
         agent = (await self._chosen(role)).agent
+        await agent.logged("started", timeout=30)  # one that has only just been started again has nothing to lose
         if how == "SIGKILL":
             agent.kill()
             # What a dead bridge said last is not a sign of the life of the one that takes its name.
@@ -213,7 +311,6 @@ class Havoc:
             self._dead.update(o for o in await self._control.zrange(READY, 0, -1) if o.startswith(name + b"-"))
             agent.start()
         elif how == "SIGTERM":
-            await agent.logged("started", timeout=30)  # one that has only just been started again drains nothing
             assert await agent.terminate() == 0
             agent.start()
         else:
@@ -263,14 +360,20 @@ class Havoc:
     async def rest(self) -> None:
         """Everything that was published is in the stream, read, acked, and every alert delivered."""
         await self._in_step()
+        loop = asyncio.get_running_loop()
+        seen, grown_at = 0, loop.time()
 
         async def settled() -> bool:
+            nonlocal seen, grown_at
             groups = {g["name"]: g for g in await self._control.xinfo_groups(STREAM)}
             (newest, _), *_ = await self._control.xrevrange(STREAM, count=1)
             group = groups.get(GROUP.encode())
             length = await self._control.xlen(STREAM)
             done = group is not None and group["pending"] == 0 and group["last-delivered-id"] == newest
-            assert length == self.ledger.published, f"{length} entries of {self.ledger.published} events"
+            if length != seen:
+                seen, grown_at = length, loop.time()
+            if length < self.ledger.published:
+                assert loop.time() - grown_at > GIVEN_UP_SECONDS, f"{length} of {self.ledger.published} events"
             return done
 
         await eventually(settled, 60, interval=0.1, what="all is in the stream, read and acked")
@@ -279,7 +382,16 @@ class Havoc:
     async def _all_delivered(self) -> bool:
         return all(fields[b"data"] in self.received for _, fields in await self._control.xrange(OUTBOX))
 
-    async def _compare(self) -> None:
+    async def _compare(self) -> Verdict:
+        verdict = Verdict(
+            published=self.ledger.published,
+            faults=self._begun,
+            account=await account(self._control, self.ledger),
+            gaps=int(await self._control.hget("redis_agent:bridge", "gaps") or 0),
+            redelivered=(self.received - Counter(self.received.keys())).total(),
+        )
+        assert verdict.faultless, f"\n{verdict}"
+        assert not verdict.gaps, f"\n{verdict}"
         await compare(self._control, self.ledger)
-        assert await self._control.hget("redis_agent:bridge", "gaps") is None
         await check_replay(self._server.url, self._control)
+        return verdict

@@ -88,6 +88,10 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def lead_to(self, server_port: int) -> None:
+        """New connections go to another server."""
+        self._server_port = server_port
+
     def lose_replies(self, kind: str, times: int = 1) -> None:
         """The next replies to this kind of command are lost: executed, never heard of, and the connection is cut."""
         self._to_lose[kind] += times

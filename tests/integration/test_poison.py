@@ -7,8 +7,10 @@ import sys
 from redis.asyncio import Redis
 
 from redis_agent.store import keys
-from tests.integration.flow import mirror, settled, ticks
-from tests.processes import Agents
+from tests.cli.conftest import run_cli
+from tests.integration.flow import http, mirror, settled, ticks
+from tests.processes import AgentProcess, Agents
+from tests.waiting import eventually
 
 
 async def held_by_the_dead(client: Redis, count: int, *, times: int) -> list[str]:
@@ -99,3 +101,20 @@ async def test_processes_that_die_of_one_event_end_by_giving_up_that_event_alone
     ((_, letter),) = await client.xrange(keys.DEAD_LETTERS)
     assert "poison" in letter["data"]
     assert letter["reason"].startswith("max_deliveries: ")
+
+
+async def test_dead_letters_of_an_operator_are_counted_by_the_leading_scheduler(
+    agents: Agents, client: Redis, redis_url: str
+) -> None:
+    ids = await held_by_the_dead(client, 3, times=1)
+    scheduler = await agents.start("scheduler", http=True).ready()
+
+    done = await run_cli("pending", "--dead-letter", *ids[:2], "--json", REDIS_URL=redis_url)
+
+    assert [entry["outcome"] for entry in done.document["entries"]] == ["dead_letter", "dead_letter"]
+    await eventually(lambda: counted(scheduler, 2), 20, what="both are counted")
+
+
+async def counted(agent: AgentProcess, number: int) -> bool:
+    _, text = await http(agent, "/metrics")
+    return f'redis_agent_dead_letters_total{{reason="operator"}} {number}.0' in text

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from redis_agent.store.address import Address
 from redis_agent.store.client import connect
 
 
 @pytest.fixture
 async def raw(redis_url: str) -> AsyncIterator[Redis]:
     """Answers in bytes, retries nothing."""
-    client = connect(redis_url, name="test-store")
+    client = connect(Address(redis_url), name="test-store")
     yield client
     await client.aclose()

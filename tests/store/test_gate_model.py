@@ -15,7 +15,9 @@ from redis_agent.aggregate import as_aggregate, fold
 from redis_agent.clock import iso_from_ms
 from redis_agent.events import MetricEvent, Unreadable, read
 from redis_agent.store import keys
+from redis_agent.store.address import Address
 from redis_agent.store.client import connect
+from redis_agent.store.group import Created
 from redis_agent.store.stream import (
     Applied,
     Batch,
@@ -123,7 +125,7 @@ class World:
                 self.model.lose_group()
                 await self.client.xgroup_destroy(keys.STREAM, keys.GROUP)
                 created = await self.streams["ann"].ensure_group()
-                assert created == (self.model.floor or "0-0")
+                assert created == Created(self.model.floor or "0-0")
                 await self.check()
 
     def picked(self, picks: Sequence[int]) -> list[str]:
@@ -225,7 +227,7 @@ class World:
 
 
 async def play(url: str, history: Sequence[tuple[Any, ...]]) -> None:
-    client = connect(url, name="gate-model")
+    client = connect(Address(url), name="gate-model")
     try:
         world = World(client)
         await client.set(keys.aggregate("broken"), "not a hash")

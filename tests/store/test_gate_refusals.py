@@ -9,8 +9,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from redis_agent.store import keys
+from redis_agent.store.address import Address
 from redis_agent.store.client import connect
 from redis_agent.store.failures import Remedy, classify
+from redis_agent.store.group import Created
 from redis_agent.store.stream import (
     Applied,
     Batch,
@@ -99,7 +101,7 @@ async def test_right_taken_away_between_two_batches_leaves_nothing_half_applied(
 ) -> None:
     parts = urlsplit(redis_url)
     await raw.execute_command("ACL", "SETUSER", "fickle", "on", ">secret", "~*", "&*", "+@all")
-    fickle = connect(parts._replace(netloc=f"fickle:secret@{parts.netloc}").geturl(), name="test-fickle")
+    fickle = connect(Address(parts._replace(netloc=f"fickle:secret@{parts.netloc}").geturl()), name="test-fickle")
     try:
         stream = event_stream(fickle)
         batch = await pending_batch(raw, stream)
@@ -134,7 +136,7 @@ async def test_group_is_not_created_anew_while_what_was_applied_cannot_be_read(r
 
     await raw.delete(key)
     await raw.set(keys.FLOOR, floor)
-    assert await stream.ensure_group() == floor.decode()
+    assert await stream.ensure_group() == Created(floor.decode())
 
 
 async def test_worker_that_lost_its_entries_takes_nothing_back_from_who_has_them_now(raw: Redis) -> None:
@@ -213,7 +215,7 @@ async def test_lost_group_is_recreated_at_the_floor_and_nothing_is_applied_twice
     await raw.xgroup_destroy(keys.STREAM, keys.GROUP)
     late = await raw.xadd(keys.STREAM, {"data": "{}"})
 
-    assert await stream.ensure_group() == (await raw.get(keys.FLOOR)).decode()
+    assert await stream.ensure_group() == Created((await raw.get(keys.FLOOR)).decode())
     assert await stream.ensure_group() is None
     assert [entry.id for entry in await stream.read_new(count=10, block_ms=1)] == [late.decode()]
 

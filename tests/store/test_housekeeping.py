@@ -9,6 +9,7 @@ from redis.exceptions import OutOfMemoryError
 
 from redis_agent.store import keys, scripts
 from redis_agent.store.housekeeping import Dropped, Housekeeping, trim, trim_hard
+from redis_agent.store.pending import PendingEntries
 from redis_agent.store.stream import EventStream
 
 
@@ -22,6 +23,21 @@ async def read_events(client: Redis, stream: EventStream, *events: bytes) -> lis
     for event in events:
         await client.xadd(keys.STREAM, {"data": event, "at": 1})
     return [entry.id for entry in await stream.read_new(count=1000, block_ms=1)]
+
+
+async def test_what_an_operator_buries_is_taken_once_for_the_counter(raw: Redis) -> None:
+    house = Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=60)
+    ids = await read_events(raw, event_stream(raw), b"{}", b"{}", b"{}")
+    pending = PendingEntries(raw)
+    for entry in (await pending.named(ids[:2])).values():
+        assert await pending.bury(entry, "operator", readable=True, max_dead=9)
+        assert not await pending.bury(entry, "operator", readable=True, max_dead=9)
+    taken = await asyncio.gather(*[house.take_buried() for _ in range(3)])
+    assert sorted(taken) == [0, 0, 2]
+    await raw.delete(keys.SCHEDULER)
+    await raw.set(keys.SCHEDULER, "in the way")
+    (entry,) = (await pending.named(ids[2:])).values()
+    assert await pending.bury(entry, "operator", readable=True, max_dead=9)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -62,13 +78,10 @@ async def test_trim_of_a_stream_that_is_not_there_is_no_error(raw: Redis) -> Non
     assert await trim(raw, keys.STREAM, 10) == (0, 0)
 
 
-async def test_trim_takes_at_most_a_hundred_entries_a_call(raw: Redis) -> None:
-    async with raw.pipeline() as pipe:
-        for _ in range(350):
-            pipe.xadd(keys.STREAM, {"n": 1})
-        await pipe.execute()
-    steps = [await trim(raw, keys.STREAM, 100) for _ in range(3)]
-    assert steps == [(100, 150), (100, 50), (50, 0)]
+async def test_trim_takes_at_most_a_thousand_entries_a_call(raw: Redis) -> None:
+    await fill(raw, 3_500)
+    steps = [await trim(raw, keys.STREAM, 1_000) for _ in range(3)]
+    assert steps == [(1_000, 1_500), (1_000, 500), (500, 0)]
 
 
 async def test_consumer_that_holds_entries_is_never_removed(raw: Redis) -> None:
@@ -162,10 +175,10 @@ async def test_age_trims_what_is_older_but_never_what_a_group_has_not_read_and_a
     assert await raw.xlen(keys.STREAM) == 50
 
 
-async def test_stream_that_is_past_its_age_altogether_is_emptied_a_hundred_at_a_time(raw: Redis) -> None:
-    await fill(raw, 250, first_ms=1)
-    steps = [await trim(raw, keys.STREAM, 1000, max_age_ms=1000) for _ in range(4)]
-    assert [trimmed for trimmed, _ in steps] == [100, 100, 50, 0]
+async def test_stream_that_is_past_its_age_altogether_is_emptied_a_thousand_at_a_time(raw: Redis) -> None:
+    await fill(raw, 2_500, first_ms=1)
+    steps = [await trim(raw, keys.STREAM, 5_000, max_age_ms=1000) for _ in range(4)]
+    assert [trimmed for trimmed, _ in steps] == [1_000, 1_000, 500, 0]
     assert [bool(over) for _, over in steps] == [True, True, False, False]
 
 

@@ -1,8 +1,10 @@
 """The scripts in lua/: headers that tell the truth, and what each promises when it is repeated, late or refused."""
 
+import contextlib
 import random
 import re
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from importlib import resources
 from typing import Any
 
@@ -18,10 +20,11 @@ from redis_agent.store.dead_letters import DeadLetters
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.housekeeping import Housekeeping, trim
 from redis_agent.store.inspection import Inspection
-from redis_agent.store.lease import Lease, fencing_token
-from redis_agent.store.mirror import Mirror, Written
+from redis_agent.store.lease import Lease
+from redis_agent.store.mirror import DeafError, Mirror, Renewal, Written
 from redis_agent.store.outbox import FENCED, GIVEN_UP, NOT_PENDING, Delivery, Outbox, Raise
 from redis_agent.store.stream import Applied, Batch, EventStream, ExperimentUpdate
+from tests.mirrors import mirror_of
 
 NAMES = sorted(f.name[:-4] for f in (resources.files("redis_agent.store") / "lua").iterdir() if f.name.endswith(".lua"))
 CHANNEL = "test:orchestrator"
@@ -170,12 +173,12 @@ async def test_one_of_two_owners_holds_a_lease_and_tokens_grow(raw: Redis) -> No
         assert await ann.renew(held)
         await ann.release(held)
         assert not await ann.renew(held), "what was given back cannot be prolonged"
-        tokens.append(fencing_token(held))
+        tokens.append(int(held.partition(":")[0]))
         taken = await bob.acquire()
         assert taken is not None
         await ann.release(held)  # late: must not end another's term
         assert await raw.get(keys.LEASE_BRIDGE) == taken.encode()
-        tokens.append(fencing_token(taken))
+        tokens.append(int(taken.partition(":")[0]))
         await bob.release(taken)
     assert tokens == sorted(set(tokens))
 
@@ -208,7 +211,7 @@ async def test_late_dispatcher_is_refused_by_every_script_it_would_write_with(ra
 
 
 async def test_nobody_leads_without_a_lease(raw: Redis) -> None:
-    written = await Mirror(raw, owner="ann", ttl_ms=1).write("1:ann", epoch="", batch=Mirrored(1, 1, [(1, b"x")]))
+    written = await mirror_of(raw, owner="ann", ttl_ms=1).write("1:ann", epoch="", batch=Mirrored(1, 1, [(1, b"x")]))
     assert written.outcome == "fenced"
     assert not await raw.exists(keys.STREAM)
 
@@ -224,8 +227,18 @@ async def test_dead_letter_goes_through_the_front_door_once(raw: Redis) -> None:
 # Mirror --------------------------------------------------------------------------------------------------------
 
 
+@contextlib.asynccontextmanager
+async def subscribed(*mirrors: Mirror) -> AsyncIterator[None]:
+    """The subscriptions of these bridges stand."""
+    async with mirrors[0]._client.pubsub() as listener:
+        await listener.subscribe(*(mirror.alive for mirror in mirrors))
+        for _ in mirrors:
+            await listener.get_message(timeout=5)
+        yield
+
+
 async def begin_to_lead(raw: Redis) -> tuple[Mirror, Claim]:
-    mirror = Mirror(raw, owner="me", ttl_ms=50_000)
+    mirror = mirror_of(raw, owner="me", ttl_ms=50_000)
     claim = await mirror.claim(epoch="", new_epoch="e1")
     assert claim is not None
     return mirror, claim
@@ -261,7 +274,9 @@ async def test_positions_that_were_given_up_are_skipped_and_counted(raw: Redis) 
 async def test_late_leader_of_the_bridge_can_do_nothing_more(raw: Redis) -> None:
     mirror, claim = await begin_to_lead(raw)
     await raw.delete(keys.LEASE_BRIDGE)  # as if it had run out
-    assert await Mirror(raw, owner="you", ttl_ms=50_000).claim(epoch="e1", new_epoch="e2") is not None
+    other = mirror_of(raw, owner="you", ttl_ms=50_000)
+    async with subscribed(other):
+        assert await other.claim(epoch="e1", new_epoch="e2") is not None
     batch = Mirrored(1, 1, [(1, b"x")])
     assert (await mirror.write(claim.value, epoch="e1", batch=batch)).outcome == "fenced"
     assert await mirror.renew(claim.value, epoch="e1", mark="m", confirmed=None) is None
@@ -275,8 +290,9 @@ async def test_late_leader_of_the_bridge_can_do_nothing_more(raw: Redis) -> None
 
 async def test_bridge_not_in_step_waits_for_one_that_is_as_long_as_that_gives_signs_of_life(raw: Redis) -> None:
     mirror, _claim = await begin_to_lead(raw)
-    follower, newcomer = (Mirror(raw, owner=owner, ttl_ms=50_000) for owner in ("follower", "newcomer"))
-    assert await follower.claim(epoch="e1", new_epoch="e2") is None
+    follower, newcomer = (mirror_of(raw, owner=owner, ttl_ms=50_000) for owner in ("follower", "newcomer"))
+    async with subscribed(follower):
+        assert await follower.claim(epoch="e1", new_epoch="e2") is None
     await raw.delete(keys.LEASE_BRIDGE)
     assert await newcomer.claim(epoch="", new_epoch="e3") is None
     now = int((await raw.time())[0]) * 1000
@@ -287,6 +303,116 @@ async def test_bridge_not_in_step_waits_for_one_that_is_as_long_as_that_gives_si
         assert taken.gap
         await newcomer.release(taken.value)
     assert await mirror.claim(epoch="", new_epoch="e5") is not None
+
+
+async def test_bridge_in_step_that_was_silent_in_an_outage_is_called_and_waited_for_as_long_as_a_lease(
+    raw: Redis,
+) -> None:
+    _mirror, claim = await begin_to_lead(raw)
+    follower, newcomer = (mirror_of(raw, owner=owner, ttl_ms=50_000) for owner in ("follower", "newcomer"))
+
+    async def grow_older(ms: int) -> None:
+        for name in ("called", "asked"):
+            if await raw.hexists(keys.BRIDGE, name):
+                await raw.hincrby(keys.BRIDGE, name, -ms)
+
+    async with subscribed(follower), raw.pubsub() as listener:
+        await listener.subscribe(follower.channel)
+        await listener.get_message(timeout=5)
+        assert await follower.claim(epoch="e1", new_epoch="e2") is None
+        await raw.delete(keys.LEASE_BRIDGE)
+        await raw.zadd(keys.BRIDGE_READY, {"follower": 1})
+        for _ in range(3):  # called once, also when others ask often
+            assert await newcomer.claim(epoch="", new_epoch="e3") is None
+            await grow_older(20_000)
+        assert (await listener.get_message(timeout=5))["data"] == b"free"
+        assert await listener.get_message(timeout=0.1) is None
+        # 60 s since it was called, and nobody was there for the last 40: another outage, so it is called anew.
+        await grow_older(20_000)
+        assert await newcomer.claim(epoch="", new_epoch="e3") is None
+        assert (await listener.get_message(timeout=5))["data"] == b"free"
+        await grow_older(20_000)
+        taken = await follower.claim(epoch="e1", new_epoch="e2")
+        assert taken is not None
+        assert not taken.gap
+        assert not await raw.hexists(keys.BRIDGE, "called")
+
+        await raw.delete(keys.LEASE_BRIDGE)
+        await raw.zadd(keys.BRIDGE_READY, {"follower": 1})
+        for _ in range(3):
+            assert await newcomer.claim(epoch="", new_epoch="e4") is None
+            await grow_older(20_000)
+        taken = await newcomer.claim(epoch="", new_epoch="e4")  # it had its lease time
+        assert taken is not None
+        assert taken.gap
+    assert claim.epoch == "e1"
+
+
+async def test_leader_that_hands_over_calls_one_that_was_silent_and_passes_over_one_that_is_gone(raw: Redis) -> None:
+    mirror, claim = await begin_to_lead(raw)
+    follower = mirror_of(raw, owner="follower", ttl_ms=50_000)
+
+    async def outcome(new_epoch: str = "") -> str:
+        return (await mirror.broken(claim.value, new_epoch=new_epoch, gap_ms=None, may_yield=True)).outcome
+
+    async with subscribed(follower):
+        assert await follower.claim(epoch="e1", new_epoch="e2") is None
+        await raw.zadd(keys.BRIDGE_READY, {"follower": 1})
+        assert await outcome() == "called"
+        assert await outcome("e3") == "called"
+        assert await follower.claim(epoch="e1", new_epoch="e2") is None
+    assert await outcome() == "alone"  # a fresh sign, but the subscription is gone
+    async with subscribed(follower):
+        assert await outcome() == "yielded"
+        assert not await raw.exists(keys.LEASE_BRIDGE)
+
+
+async def test_bridge_whose_subscription_is_on_another_server_is_not_in_step(raw: Redis) -> None:
+    mirror, claim = await begin_to_lead(raw)
+    assert await mirror.renew(claim.value, epoch="e1", mark="m", confirmed=None) == Renewal(0, heard=False)
+    follower = mirror_of(raw, owner="follower", ttl_ms=50_000)
+    with pytest.raises(DeafError):
+        await follower.claim(epoch="e1", new_epoch="e2")
+    await mirror.release(claim.value)
+    with pytest.raises(DeafError):
+        await follower.claim(epoch="e1", new_epoch="e2")
+    assert not await raw.exists(keys.BRIDGE_READY)
+    async with subscribed(mirror, follower):
+        assert await mirror.claim(epoch="e1", new_epoch="e3") is not None
+        assert await follower.claim(epoch="e1", new_epoch="e2") is None
+        assert await raw.zcard(keys.BRIDGE_READY) == 2
+
+
+async def test_user_that_may_not_ask_whose_subscription_stands_waits_for_every_bridge_in_step(
+    raw: Redis, redis_url: str
+) -> None:
+    await begin_to_lead(raw)
+    await raw.delete(keys.LEASE_BRIDGE)
+    await raw.zadd(keys.BRIDGE_READY, {"follower": 1})
+    await raw.execute_command("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "&*", "+@all", "-pubsub")
+    try:
+        async with Redis.from_url(redis_url, username="narrow", password="pw", protocol=2) as narrow:
+            newcomer = mirror_of(narrow, owner="newcomer", ttl_ms=50_000)
+            assert await newcomer.claim(epoch="", new_epoch="e3") is None
+            await raw.hincrby(keys.BRIDGE, "called", -60_000)
+            taken = await newcomer.claim(epoch="", new_epoch="e3")
+            assert taken is not None
+            assert await newcomer.renew(taken.value, epoch="e3", mark="m", confirmed=None) == Renewal(0, heard=True)
+    finally:
+        await raw.execute_command("ACL", "DELUSER", "narrow")
+
+
+async def test_bridges_in_step_that_died_are_forgotten_beyond_a_number(raw: Redis) -> None:
+    follower = (await begin_to_lead(raw))[0]
+    now = int((await raw.time())[0]) * 1000
+    await raw.zadd(keys.BRIDGE_READY, {f"dead{n}": now - n * 60_000 for n in range(1, 100)})
+    await raw.zadd(
+        keys.BRIDGE_READY, {f"ahead{n}": now + n * 60_000 for n in range(1, 100)}
+    )  # before the clock went back
+    async with subscribed(follower):
+        await follower.claim(epoch="e1", new_epoch="e2")
+    assert await raw.zrevrange(keys.BRIDGE_READY, 0, 1) == [b"me", b"dead1"]
+    assert await raw.zcard(keys.BRIDGE_READY) == 64
 
 
 # Alerts --------------------------------------------------------------------------------------------------------

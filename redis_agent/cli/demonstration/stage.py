@@ -117,7 +117,7 @@ async def _perform(plan: Plan, server: EmbeddedServer, interrupts: Interrupts) -
     agent.add_done_callback(lambda _: ended.set())
     verdict = ""
     async with AsyncExitStack() as stack:
-        client = connect(settings.redis_url.get_secret_value(), name="redis-agent:demo")
+        client = connect(settings.address, name="redis-agent:demo")
         stack.push_async_callback(client.aclose)
         stack.push_async_callback(_drain, agent, stop)
         await _until(lambda: _leads(client), ended, _READY_SECONDS)

@@ -6,7 +6,7 @@
 -- entry is no longer ours (somebody else applied it, or took it over), nothing is changed. Lua does not roll back, so
 -- everything is read and checked before the first write, also whether this user may do what follows.
 --
--- KEYS: stream, dead_letters, outbox, experiments, floor, above, unapplied,
+-- KEYS: stream, dead_letters, outbox, experiments, floor, above, unapplied, account, outbox_account,
 --       then for each experiment: aggregate, raw_events, fold_state,
 --       then for each alert: cooldown, burst
 -- ARGV: group, consumer, n, id * n (ascending), 'JUSTID', plan, then the blobs the plan names in its order:
@@ -24,7 +24,7 @@
 --          {'conflict', experiment number, key, problem}: a key of the wrong form; nothing was changed
 --          {'blocked', key, problem}: dead letters or alerts cannot be written; nothing was changed
 -- cost: O(N + F) for N entries and F touched fields
-local STREAM, DEAD, OUTBOX, INDEX, FLOOR, ABOVE, UNAPPLIED = unpack(KEYS, 1, 7)
+local STREAM, DEAD, OUTBOX, INDEX, FLOOR, ABOVE, UNAPPLIED, ACCOUNT, OUTBOX_ACCOUNT = unpack(KEYS, 1, 9)
 local group, consumer, n = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
 -- Exact decimals ---------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ local function conflict(e, key, problem)
 end
 local writes, refused = {}, {}
 for e, change in ipairs(plan.experiments) do
-  local aggregate, raw_events, fold_state = KEYS[5 + 3 * e], KEYS[6 + 3 * e], KEYS[7 + 3 * e]
+  local aggregate, raw_events, fold_state = KEYS[7 + 3 * e], KEYS[8 + 3 * e], KEYS[9 + 3 * e]
   local names = {'events_total', 'first_event_at', 'last_updated'}
   for _, counter in ipairs(change.counters) do
     names[#names + 1] = counter[1] .. '_count'
@@ -276,7 +276,7 @@ if #plan.dead > 0 then
   must_be_allowed('SADD', UNAPPLIED, 'id')
 end
 if #plan.alerts > 0 then
-  local cooldown, burst = KEYS[8 + 3 * #plan.experiments], KEYS[9 + 3 * #plan.experiments]
+  local cooldown, burst = KEYS[10 + 3 * #plan.experiments], KEYS[11 + 3 * #plan.experiments]
   must_be_allowed('EXISTS', cooldown)
   must_be_allowed('SET', cooldown, 'id', 'NX', 'EX', '1')
   must_be_allowed('EXPIRE', burst, '1')
@@ -325,8 +325,18 @@ for _, letter in ipairs(plan.dead) do
   end
   blob = blob + 1
 end
+-- A stream that was deleted goes on after the last id that was given out, so that no id is given out twice and none
+-- falls below the floor; what was owed of it is lost (group_ensure.lua says so).
+local function go_on(stream, account)
+  local known = redis.pcall('EXISTS', stream) == 0 and redis.pcall('HMGET', account, 'last_id', 'owed') or {}
+  if known[1] and known[1]:match('^%d+%-%d+$') then
+    redis.call('XADD', stream, 'MAXLEN', 0, known[1], 'gone', '')
+    redis.pcall('HINCRBY', account, 'unsaid', math.max(0, tonumber(known[2]) or 0))
+    redis.pcall('HSET', account, 'owed', 0)
+  end
+end
 local raised = {}
-local first_cooldown = 8 + 3 * #plan.experiments
+local first_cooldown = 10 + 3 * #plan.experiments
 for a, alert in ipairs(plan.alerts) do
   raised[a] = 0
   local cooldown, burst = KEYS[first_cooldown + 2 * (a - 1)], KEYS[first_cooldown + 2 * a - 1]
@@ -340,7 +350,10 @@ for a, alert in ipairs(plan.alerts) do
     room = type(so_far) == 'table' or so_far <= alert[4]
   end
   if room and redis.call('SET', cooldown, alert[1], 'NX', 'EX', alert[2]) then
-    redis.call('XADD', OUTBOX, '*', 'data', ARGV[blob], 'at', alert[3])
+    go_on(OUTBOX, OUTBOX_ACCOUNT)
+    local id = redis.call('XADD', OUTBOX, '*', 'data', ARGV[blob], 'at', alert[3])
+    redis.pcall('HSET', OUTBOX_ACCOUNT, 'last_id', id)
+    redis.pcall('HINCRBY', OUTBOX_ACCOUNT, 'owed', 1)
     raised[a] = 1
   end
   blob = blob + 1
@@ -351,7 +364,7 @@ redis.call('XACK', STREAM, group, unpack(ARGV, 4, 3 + n))
 -- The floor: every entry up to it has been applied. What this batch applied above it, because an older batch of another
 -- consumer is still pending, is remembered until the floor has passed it.
 local left = redis.call('XPENDING', STREAM, group)
-local floor
+local floor, all_acked
 if left[1] > 0 then
   local oldest = left[2]
   local ms, seq = oldest:match('(%d+)-(%d+)')
@@ -374,6 +387,8 @@ else
       for field = 3, #info, 2 do
         if info[field] == 'last-delivered-id' then
           floor = info[field + 1]
+        elseif info[field] == 'lag' then
+          all_acked = info[field + 1] == 0
         end
       end
     end
@@ -389,5 +404,11 @@ if floor ~= redis.pcall('GET', FLOOR) then
       end
     end
   end
+end
+-- What is owed: entries of the stream that are not acked. Others may write to the stream, too, or delete from it: counted
+-- anew whenever all is acked.
+local owed = all_acked and -1 or redis.pcall('HINCRBY', ACCOUNT, 'owed', -n)
+if type(owed) == 'number' and owed < 0 then
+  redis.pcall('HSET', ACCOUNT, 'owed', 0)
 end
 return {'applied', aggregates, refused, raised}

@@ -2,7 +2,7 @@
 -- Publish one alert of the outbox and ack it when somebody received it; or be done with it because nobody listened for
 -- too long, or because a newer summary says what it says. Sent again after a lost reply, it finds the entry acked and
 -- publishes nothing. Also while the server is out of memory: what it writes does not grow.
--- KEYS: lease, outbox, floor, undelivered, newest_summary
+-- KEYS: lease, outbox, floor, undelivered, newest_summary, account
 -- ARGV: lease_value, group, entry_id, channel, payload, ttl_ms, replaceable ('1' for a periodic summary)
 -- returns: receivers (> 0: delivered and acked; 0: nobody listened, nothing changed),
 --          -1 when the entry is no longer pending, -2 when the lease is not ours,
@@ -22,6 +22,10 @@ local function done()
     redis.call('SET', KEYS[3], id)
   end
   redis.call('XACK', OUTBOX, group, id)
+  local owed = redis.pcall('HINCRBY', KEYS[6], 'owed', -1)
+  if type(owed) == 'number' and owed < 0 then
+    redis.call('HSET', KEYS[6], 'owed', 0)
+  end
 end
 
 if ARGV[7] == '1' then

@@ -2,15 +2,19 @@
 -- Create a consumer group (and its stream) where it is missing, at its floor: nothing that was applied before is
 -- delivered again, and nothing after it is skipped. Entries above the floor that were applied, as far as they are
 -- remembered, are acked; those between them are parked, for others to reclaim.
--- KEYS: stream, floor, above (apply_batch.lua writes it; a key that is never written for a group without one)
+-- A stream that was deleted goes on after the last id that was given out, so that no id is given out twice. One that others
+-- have begun anew below that is read from its beginning. What was owed of the old one is counted as lost, once.
+-- KEYS: stream, floor, above, account (above is apply_batch.lua's; for a group without one a key that is never written)
 -- ARGV: group, name of the consumer to park entries with
--- returns: the id the group was created at, or '' if it was there
+-- returns: {created_at, lost}: the id the group was created at, or '' if it was there; how many entries were deleted
+--          before they were acked, and not said so far
 -- cost: O(G) for G groups of the stream; where the group was lost, O(N + R log R) for N entries from the floor to the
 --       highest remembered id and R remembered ranges
-if redis.call('EXISTS', KEYS[1]) == 1 then
+local exists = redis.call('EXISTS', KEYS[1]) == 1
+if exists then
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     if info[2] == ARGV[1] then
-      return ''
+      return {'', 0}
     end
   end
 end
@@ -22,7 +26,6 @@ for key, found in pairs({[KEYS[2]] = floor, [KEYS[3]] = records}) do
   end
 end
 floor = floor or '0-0'
-redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], floor, 'MKSTREAM')
 
 -- What is remembered, as ranges of ids that were all applied, ascending; single ids are ranges of one.
 local function parts(id)
@@ -50,6 +53,41 @@ table.sort(ranges, function(a, b)
   return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2])
 end)
 
+-- The highest id known to have been given out; a stream whose last one is lower is not the one that the floor is of.
+local known = redis.pcall('HMGET', KEYS[4], 'last_id', 'owed', 'unsaid')
+local owed, unsaid = math.max(0, tonumber(known[2] or nil) or 0), tonumber(known[3] or nil) or 0
+local last, last_ms, last_seq = floor, parts(floor)
+local function higher(ms, seq)
+  return ms and (ms > last_ms or (ms == last_ms and seq > last_seq))
+end
+for n = 2, #records, 2 do
+  local ms, seq = parts(records[n]:match('%d+%-%d+$'))
+  if higher(ms, seq) then
+    last, last_ms, last_seq = records[n]:match('%d+%-%d+$'), ms, seq
+  end
+end
+if not exists then
+  local ms, seq = parts(known[1] or '')
+  if higher(ms, seq) then
+    last = known[1]
+  end
+  if last ~= '0-0' then
+    redis.call('XADD', KEYS[1], 'MAXLEN', 0, last, 'gone', '')
+    floor, ranges = last, {}
+    redis.call('SET', KEYS[2], floor)
+    redis.call('DEL', KEYS[3])
+  end
+else
+  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  for n = 1, #info, 2 do
+    if info[n] == 'last-generated-id' and not higher(parts(info[n + 1])) and info[n + 1] ~= last then
+      floor, ranges = '0-0', {}
+      redis.call('DEL', KEYS[2], KEYS[3])
+    end
+  end
+end
+redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], floor, 'MKSTREAM')
+
 -- Entries come in ascending order, too: one walk along both.
 local at = 1
 local function was_applied(id)
@@ -76,4 +114,31 @@ while ranges[at] do
     redis.call('XACK', KEYS[1], ARGV[1], unpack(done))
   end
 end
-return floor
+
+-- What is owed and is not there any more was lost. A long stream is not looked through: it was not begun anew just now.
+local found = redis.call('XPENDING', KEYS[1], ARGV[1])[1]
+if redis.call('XLEN', KEYS[1]) > 10000 then
+  found = owed
+elseif owed > found then
+  local from = floor
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    for n = 3, #info, 2 do
+      if info[2] == ARGV[1] and info[n] == 'last-delivered-id' then
+        from = info[n + 1]
+      end
+    end
+  end
+  while found < owed do
+    local step = redis.call('XRANGE', KEYS[1], '(' .. from, '+', 'COUNT', 100)
+    if #step == 0 then
+      break
+    end
+    found, from = found + #step, step[#step][1]
+  end
+end
+local lost = unsaid + math.max(0, owed - found)
+if lost > 0 and not known.err then
+  redis.call('HINCRBY', KEYS[4], 'lost', lost)
+  redis.call('HSET', KEYS[4], 'owed', math.min(owed, found), 'unsaid', 0)
+end
+return {floor, lost}

@@ -3,7 +3,7 @@
 -- A batch sent again after a lost reply is recognised by its position and written no second time.
 -- From inside the same step the other bridges are told how far the stream is written.
 -- The confirmed position is '' for all that is written.
--- KEYS: lease, stream, bridge
+-- KEYS: lease, stream, bridge, account
 -- ARGV: value, epoch, first_position, given_up_from, channel, confirmed, (received_ms, event)...
 -- returns: {'written', position, given_up} with the position reached and how many were skipped for ever;
 --          {'fenced', position, 0} when the lease is not ours; {'hole', position, 0} when positions in front of
@@ -18,10 +18,26 @@ local first, given_up_from = tonumber(ARGV[3]), tonumber(ARGV[4])
 if state[2] ~= ARGV[2] or given_up_from > written + 1 then
   return {'hole', written, 0}
 end
+-- A stream that was deleted goes on after the last id that was given out, so that no id is given out twice and none
+-- falls below the floor; what was owed of it is lost (group_ensure.lua says so).
+local function go_on(stream, account)
+  local known = redis.pcall('EXISTS', stream) == 0 and redis.pcall('HMGET', account, 'last_id', 'owed') or {}
+  if known[1] and known[1]:match('^%d+%-%d+$') then
+    redis.call('XADD', stream, 'MAXLEN', 0, known[1], 'gone', '')
+    redis.pcall('HINCRBY', account, 'unsaid', math.max(0, tonumber(known[2]) or 0))
+    redis.pcall('HSET', account, 'owed', 0)
+  end
+end
+go_on(KEYS[2], KEYS[4])
 local last = first + (#ARGV - 6) / 2 - 1
+local id
 for position = math.max(written + 1, first), last do
   local arg = 7 + 2 * (position - first)
-  redis.call('XADD', KEYS[2], '*', 'data', ARGV[arg + 1], 'at', ARGV[arg])
+  id = redis.call('XADD', KEYS[2], '*', 'data', ARGV[arg + 1], 'at', ARGV[arg])
+end
+if id then
+  redis.pcall('HSET', KEYS[4], 'last_id', id)
+  redis.pcall('HINCRBY', KEYS[4], 'owed', last - math.max(written + 1, first) + 1)
 end
 local given_up = math.max(0, first - written - 1)
 if given_up > 0 then

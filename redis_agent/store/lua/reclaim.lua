@@ -3,6 +3,8 @@
 -- is kept, so that whoever comes next continues it, and a complete one is not begun again before its time.
 -- `idle_ms` is too long; `every_ms` lies between two complete scans. After a time in which no worker came by (an outage, a paused server) the first step takes nothing: nobody
 -- could renew what he holds, and everybody gets the time to.
+-- The server measures idleness by its clock. Set back, it would count none of what was handed out before as idle until the
+-- old time comes again; so all that is pending counts as handed out now. (Before that, XPENDING shows 0 for all of it.)
 -- KEYS: stream, reclaim
 -- ARGV: group, consumer, idle_ms, every_ms, count
 -- returns: {more, entries, deliveries, deleted, problem}: 1 when the scan is not complete; the entries taken over, as
@@ -20,6 +22,9 @@ local cursor = '0-0'
 if problem == '' then
   cursor = place[1] and place[1]:match('^%d+%-%d+$') or '0-0'
   local seen, done = tonumber(place[2] or nil), tonumber(place[3] or nil)
+  if seen and seen > now + 1000 then
+    redis.call('HSET', PLACE, 'rebase', '-')
+  end
   local unseen = not seen or seen > now or now - seen > idle_ms
   redis.call('HSET', PLACE, 'seen_ms', string.format('%.0f', now))
   if unseen and every_ms > 0 and place[4] ~= '1' then
@@ -29,6 +34,19 @@ if problem == '' then
   if cursor == '0-0' and done and done <= now and now - done < every_ms then
     return {0, {}, {}, {}, problem}
   end
+end
+
+local rebase = problem == '' and redis.call('HGET', PLACE, 'rebase')
+if rebase then
+  local rows = redis.call('XPENDING', STREAM, group, rebase, '+', 10 * tonumber(ARGV[5]))
+  for _, row in ipairs(rows) do
+    redis.call('XCLAIM', STREAM, group, row[2], 0, row[1], 'JUSTID')
+  end
+  if #rows == 10 * tonumber(ARGV[5]) then
+    redis.call('HSET', PLACE, 'rebase', '(' .. rows[#rows][1])
+    return {1, {}, {}, {}, problem}
+  end
+  redis.call('HDEL', PLACE, 'rebase')
 end
 
 local reply = redis.call('XAUTOCLAIM', STREAM, group, consumer, idle_ms, cursor, 'COUNT', ARGV[5])

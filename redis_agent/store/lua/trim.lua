@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Trim the oldest entries of a stream, those over its length and those past their age, but never one that some group
--- has not read and acked. At most 100 a call, and of large ones what makes a megabyte, so that the server is not held up
+-- has not read and acked. At most 1000 a call, and of large ones what makes a megabyte, so that the server is not held up
 -- (it looks at whole entries); call again while it trims.
 -- KEYS: stream
 -- ARGV: max_length, max_age_ms (0: whatever their age)
@@ -35,7 +35,7 @@ while not keep do
   end
   for _, entry in ipairs(step) do
     local too_old = tonumber(entry[1]:match('^%d+')) < born_after
-    if (looked >= surplus and not too_old) or looked >= 100 or bytes > 1048576 then
+    if (looked >= surplus and not too_old) or looked >= 1000 or bytes > 1048576 then
       keep = entry[1]
       break
     end
@@ -77,7 +77,7 @@ else
   trimmed = redis.call('XTRIM', STREAM, 'MAXLEN', '=', 0) -- all of it is past its age
 end
 local over = math.max(0, surplus - trimmed)
-if over == 0 and max_age_ms > 0 and whole and trimmed == looked and (looked >= 100 or bytes > 1048576) then
+if over == 0 and max_age_ms > 0 and whole and trimmed == looked and (looked >= 1000 or bytes > 1048576) then
   over = 1 -- only as many as one call may: the next ones may be past their age, too
 end
 return {trimmed, over}

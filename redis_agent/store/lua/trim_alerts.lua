@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Keep the outbox within its length: the oldest alerts go, also such as nobody has received yet, which are handed
 -- back to be counted and said. At most 100 a call; call again while the outbox is longer.
--- KEYS: outbox, undelivered
+-- KEYS: outbox, undelivered, account
 -- ARGV: group, max_length
 -- returns: {over, data...}: entries by which it is still too long, then the data of every alert that went undelivered
 -- cost: O(N) for N entries removed
@@ -45,5 +45,6 @@ for n = 1, #rows - 1 do
   end
 end
 redis.call('XTRIM', KEYS[1], 'MINID', '=', rows[#rows][1])
+redis.pcall('HINCRBY', KEYS[3], 'owed', 1 - #reply)
 reply[1] = surplus - (#rows - 1)
 return reply

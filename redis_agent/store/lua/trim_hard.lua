@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Trim a stream that has passed its hard limit, whatever groups have read: bounded memory is worth more by then. What
--- some group had not read and acked is counted, for good. At most 100 a call, and of large entries what makes a megabyte.
+-- some group had not read and acked is counted, for good. At most 1000 a call, and of large entries what makes a megabyte.
 -- KEYS: stream, scheduler
 -- ARGV: hard_limit
 -- returns: {removed, unread}: entries removed, and how many of them some group had not read and acked
@@ -15,8 +15,8 @@ local function parts(id)
   return tonumber(ms), tonumber(seq)
 end
 local ids, from, bytes = {}, '-', 0
-while #ids < math.min(surplus, 100) and bytes <= 1048576 do
-  local step = redis.call('XRANGE', STREAM, from, '+', 'COUNT', math.min(10, math.min(surplus, 100) - #ids))
+while #ids < math.min(surplus, 1000) and bytes <= 1048576 do
+  local step = redis.call('XRANGE', STREAM, from, '+', 'COUNT', math.min(10, math.min(surplus, 1000) - #ids))
   for _, entry in ipairs(step) do
     ids[#ids + 1] = entry[1]
     for _, value in ipairs(entry[2]) do
