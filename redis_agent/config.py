@@ -176,7 +176,8 @@ class Settings(BaseSettings):
         5,
         ge=1,
         le=1_000,
-        description="An event that was handed out so often and never finished goes to the dead letters.",
+        description="An event that was handed out more often than this and never finished goes to the dead letters. "
+        "From the third time on each is tried alone.",
     )
     dead_letters_max_length: Annotated[int, Variable(unit="entries")] = Field(
         10_000,

@@ -25,7 +25,7 @@ class Folded:
         repeats: error alerts held back because the same one is in the batch already.
         dead: how many dead letters for each reason.
         erring: which entries are error events, by their position.
-        suspect: the id of the only entry, when it is tried alone.
+        alone: the only entry, when it is tried alone.
         ends: the chunk that is finished when this is applied.
     """
 
@@ -35,7 +35,7 @@ class Folded:
     repeats: list[Alert] = field(default_factory=list)
     dead: Counter[str] = field(default_factory=Counter)
     erring: list[int] = field(default_factory=list)
-    suspect: str = ""
+    alone: StreamEntry | None = None
     ends: Chunk | None = None
 
     def without(self, what: Literal["dead", "erring"]) -> list[StreamEntry]:
@@ -67,7 +67,7 @@ class Folding:
         errors: list[tuple[MetricEvent, int]] = []
         for position, entry in enumerate(entries):
             if poisonous:  # not even decoded
-                detail = f"handed out {entry.deliveries} times, and not applied when tried alone"
+                detail = f"handed out {entry.deliveries} times, and never applied"
                 why = Unreadable(Reason.MAX_DELIVERIES, detail)
                 self._bury(folded, position, entry, why, readable=True)
                 continue

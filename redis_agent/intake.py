@@ -103,12 +103,13 @@ class Intake:
         after = "0-0"
         while not stop.is_set():
             await self._holding.room(stop)
-            entries = await self._stream.read_own(after=after, count=self._holding.count())
-            if not entries:
+            own = await self._stream.read_own(after=after, count=self._holding.count())
+            if not own.looked_to:
                 return
-            after = entries[-1].id
-            self._log.info("own_pending_read", entries=len(entries))
-            await self._hand_on(entries, queues)
+            after = own.looked_to
+            self._log.info("own_pending_read", entries=len(own.entries))
+            self._say_deleted(own.deleted)
+            await self._hand_on(own.entries, queues)
 
     async def _reclaim_when_due(self, queues: Queues, stop: asyncio.Event) -> bool:
         """One step of the scan for entries that others hold for too long; whether to go on at once."""
@@ -138,15 +139,18 @@ class Intake:
                 meaning="somebody deleted the stream of events; so many of them were not applied yet",
             )
 
+    def _say_deleted(self, ids: list[str]) -> None:
+        """What was deleted from the stream before it was applied: each is found once, by one worker."""
+        if ids:
+            self._telemetry.events.labels("deleted").inc(len(ids))
+            self._log.warning("entries_deleted_before_applied", entries=len(ids), first=ids[0])
+
     def _say(self, step: Reclaimed, now: float) -> None:
         self._telemetry.reclaimed.inc(len(step.entries))
         self._reclaimed_unsaid += len(step.entries)
         if self._reclaimed_unsaid and self._throttle.due("reclaimed", now):
             self._log.info("reclaimed", entries=self._reclaimed_unsaid)
             self._reclaimed_unsaid = 0
-        if step.deleted:
-            # Each is reported by the server once, to one worker.
-            self._telemetry.events.labels("deleted").inc(len(step.deleted))
-            self._log.warning("entries_deleted_before_applied", entries=len(step.deleted), first=step.deleted[0])
+        self._say_deleted(step.deleted)
         if step.problem and self._throttle.due("reclaim_place", now):
             self._log.warning("reclaim_place_not_kept", key=keys.RECLAIM, problem=step.problem)

@@ -312,7 +312,6 @@ class Scheduler:
             self._telemetry.dead_letters.labels(Reason.OPERATOR.value).inc(buried)
 
     async def _remove_consumers(self) -> None:
-        await self._housekeeping.forget_suspects()
         removed = await self._housekeeping.remove_consumers()
         if removed:
             self._log.info("consumers_removed", consumers=removed)

@@ -33,11 +33,19 @@ from redis_agent.store import keys
 from redis_agent.store.durability import Durability
 from redis_agent.store.failures import Remedy
 from redis_agent.store.recovery import Recovery
-from redis_agent.store.stream import Applied, Batch, Blocked, Conflict, DeadLetter, EventStream, Stale, StreamEntry
+from redis_agent.store.stream import (
+    TOGETHER,
+    Applied,
+    Batch,
+    Blocked,
+    Conflict,
+    DeadLetter,
+    EventStream,
+    Stale,
+    StreamEntry,
+)
 from redis_agent.telemetry import Liveness, Telemetry
 
-# Entries handed out more often than this are tried one by one: one of them may be what their holders died of.
-_TOGETHER = 2
 # Experiments whose refused names were said, each once with the first name; beyond it they are only counted.
 _SAID_NAMES = 1_000
 
@@ -53,7 +61,7 @@ class Worker:
         durability: what a batch waits for before it counts as applied.
         judge: judges the touched experiments after each batch.
         batch_bytes: of one batch; twice as many may wait to be durable.
-        max_deliveries: an entry handed out more often than this, also alone, is given up as poisonous.
+        max_deliveries: an entry handed out more often than this is given up as poisonous.
         max_event_bytes: longest event that is read.
     """
 
@@ -85,6 +93,7 @@ class Worker:
         self._liveness = liveness
         self._clock = clock
         self._max_deliveries = max_deliveries
+        self._together = min(TOGETHER, max_deliveries)
         self._max_event_bytes = max_event_bytes
         self._log = log.get("worker")
         self._said_names: set[str] = set()
@@ -111,19 +120,18 @@ class Worker:
         """Fold what was read, while the batch before it is being applied."""
         while (chunk := await queues.read.get()) is not None:
             entries = chunk.entries
-            good = await self._drop_deleted(entries)
-            folded = self._folding.fold([entry for entry in good if entry.deliveries <= _TOGETHER], {})
+            folded = self._folding.fold([entry for entry in entries if entry.deliveries <= self._together], {})
             # What was just read is every entry from the first to the last; what was pending before need not be.
-            folded.batch.contiguous = all(entry.deliveries == 1 and not entry.deleted for entry in entries)
-            for entry in good:
-                if entry.deliveries > _TOGETHER:
+            folded.batch.contiguous = all(entry.deliveries == 1 for entry in entries)
+            for entry in entries:
+                if entry.deliveries > self._together:
                     await queues.folded.put(folded)
-                    # Really alone: nothing else of ours is in hand when it is noted, nor until it is applied.
+                    # Really alone: nothing else of ours is looked at when it is counted, nor until it is applied.
                     await queues.folded.join()
                     folded = await self._fold_alone(entry)
             folded.ends = chunk
             await queues.folded.put(folded)
-            if folded.suspect:
+            if folded.alone:
                 await queues.folded.join()
             queues.read.task_done()
         await queues.folded.put(None)
@@ -131,16 +139,14 @@ class Worker:
     async def _fold_alone(self, entry: StreamEntry) -> Folded:
         """An entry that was handed out often: whoever held it may have died of it, or of another beside it.
 
-        Noted before it is looked at, so that if this process dies now, the next one knows with which entry in hand.
+        Its delivery is counted before it is looked at, and that of nothing else: if this process dies now, it was this
+        one. Beyond the limit it is not looked at any more.
         """
-        try:
-            tried = await self._stream.try_alone(entry.id)
-        except (RedisError, OSError) as error:
-            self._suspects_unusable("suspect_not_noted", error)
-            tried = 0
-        poisonous = tried > 0 and entry.deliveries > self._max_deliveries
-        folded = self._folding.fold([entry], {}, poisonous=poisonous)
-        folded.suspect = entry.id
+        if entry.deliveries > self._max_deliveries:
+            return self._folding.fold([entry], {}, poisonous=True)
+        await self._count_delivery(entry.id, entry.deliveries)
+        folded = self._folding.fold([entry], {})
+        folded.alone = entry
         return folded
 
     async def _apply_all(self, queues: Queues, stop: asyncio.Event) -> None:
@@ -149,22 +155,19 @@ class Worker:
         while (folded := await queues.folded.get()) is not None:
             self._liveness.beat("worker.apply")
             await self._apply(folded, recovery, stop)
-            if folded.suspect:
-                await self._cleared(folded.suspect)
+            if folded.alone:
+                # The process lives: if it is pending still, that was not its fault.
+                await self._count_delivery(folded.alone.id, folded.alone.deliveries - 1)
             if folded.ends is not None:
                 self._holding.finish(folded.ends)
             queues.folded.task_done()
 
-    async def _cleared(self, entry_id: str) -> None:
-        """The process lives: the entry was not what others died of."""
+    async def _count_delivery(self, entry_id: str, deliveries: int) -> None:
         try:
-            await self._stream.clear_suspect(entry_id)
+            await self._stream.count_delivery(entry_id, deliveries)
         except (RedisError, OSError) as error:
-            self._suspects_unusable("suspect_not_cleared", error)
-
-    def _suspects_unusable(self, event: str, error: Exception) -> None:
-        if self._throttle.due(event, asyncio.get_running_loop().time()):
-            self._log.warning(event, key=keys.SUSPECTS, error=str(error)[:200])
+            if self._throttle.due("delivery_not_counted", asyncio.get_running_loop().time()):
+                self._log.warning("delivery_not_counted", entry=entry_id, error=str(error)[:200])
 
     async def _apply(self, folded: Folded, recovery: Recovery, stop: asyncio.Event) -> None:
         """Apply a batch until each entry is applied, dead-lettered, or somebody else's."""
@@ -228,19 +231,6 @@ class Worker:
             return
         if isinstance(outcome, Applied):
             await self._confirming.applied(folded, outcome)
-
-    async def _drop_deleted(self, entries: list[StreamEntry]) -> list[StreamEntry]:
-        """Ack entries that are pending but gone from the stream: there is nothing left to apply."""
-        deleted = [entry.id for entry in entries if entry.deleted]
-        if not deleted:
-            return entries
-        self._telemetry.events.labels("deleted").inc(len(deleted))
-        self._log.warning("entries_deleted_before_applied", entries=len(deleted), first=deleted[0])
-        try:
-            await self._stream.ack_deleted(deleted)
-        except (RedisError, OSError) as error:
-            self._log.warning("ack_failed", error=str(error)[:200])  # read and dropped again later
-        return [entry for entry in entries if not entry.deleted]
 
     def _applied(self, folded: Folded, outcome: Applied) -> None:
         """Count what became of a batch, say what must be said, pass the aggregates on."""

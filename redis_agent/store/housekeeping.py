@@ -101,16 +101,6 @@ class Housekeeping:
             dropped = Dropped(dropped.removed + removed, dropped.unread + unread)
         return dropped
 
-    async def forget_suspects(self) -> None:
-        """Drop suspects that the floor has passed: they were dealt with."""
-        suspects = await self._client.hkeys(keys.SUSPECTS)
-        if not suspects:
-            return
-        floor = _parts(text(await self._client.get(keys.FLOOR) or b"0-0"))
-        for entry_id in suspects:
-            if _parts(text(entry_id)) <= floor:
-                await self._client.hdel(keys.SUSPECTS, entry_id)
-
     async def _forget_before_first(self, ids_key: str, stream: str) -> None:
         """Drop remembered ids of entries that are no longer in the stream."""
         oldest = await self._client.xrange(stream, count=1)

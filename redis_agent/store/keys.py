@@ -21,7 +21,6 @@ ACCOUNT = "redis_agent:account"
 ABOVE = "redis_agent:applied_above"  # HASH: first id -> ids of a batch applied above FLOOR, "a..b" or "a b c"
 OUTBOX_ACCOUNT = "redis_agent:alerts:account"  # HASH: as ACCOUNT, of the OUTBOX
 OUTBOX_ABOVE = "redis_agent:alerts:applied_above"  # never written: alerts leave in order, so FLOOR says all
-SUSPECTS = "redis_agent:suspects"  # HASH: stream id -> how often it was tried alone
 RECLAIM = (
     "redis_agent:reclaim"  # HASH: cursor, done_ms, seen_ms, rested, rebase, deleted; the scan that all workers share
 )
@@ -111,7 +110,6 @@ SHARED_TYPES = {
     EXPERIMENTS: "zset",
     FLOOR: "string",
     ABOVE: "hash",
-    SUSPECTS: "hash",
     RECLAIM: "hash",
     UNAPPLIED: "set",
     BRIDGE: "hash",

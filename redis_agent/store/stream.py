@@ -10,6 +10,9 @@ from redis.asyncio import Redis
 from redis_agent.store import keys, scripts
 from redis_agent.store.group import EVENTS, Created, ensure
 
+# An entry that was handed out more often is tried alone, and only then counts as handed out once more.
+TOGETHER = 2
+
 
 class StreamEntry(NamedTuple):
     """One event as it stands in the stream. A tuple, because one is made for every event.
@@ -18,14 +21,12 @@ class StreamEntry(NamedTuple):
         id: the entry's id, "ms-seq".
         data: the event's bytes as published; None when the entry has no such field.
         at_ms: when the bridge received it.
-        deleted: True for an entry that is pending but gone from the stream.
-        deliveries: how often the server has handed it out; known for entries that were pending before.
+        deliveries: how often it was handed out, this time included.
     """
 
     id: str
     data: bytes | None
     at_ms: int
-    deleted: bool = False
     deliveries: int = 1
 
 
@@ -169,6 +170,21 @@ class Reclaimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Own:
+    """Some of what this consumer was given and has not acked.
+
+    Attributes:
+        looked_to: the last id that was looked at, where the next look begins; "" when there was none.
+        entries: what can be applied.
+        deleted: ids that are gone from the stream; they are pending no more.
+    """
+
+    looked_to: str
+    entries: list[StreamEntry]
+    deleted: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Renewed:
     """What became of entries in hand: held anew, and gone from the stream (pending no more)."""
 
@@ -215,13 +231,25 @@ class EventStream:
         )  # fmt: skip
         return _entries(reply[0][1]) if reply else []
 
-    async def read_own(self, *, after: str, count: int) -> list[StreamEntry]:
+    async def read_own(self, *, after: str, count: int) -> Own:
         """This consumer's own pending entries after an id: what was read but not acked."""
-        reply = await self._client.execute_command(
-            "XREADGROUP", "GROUP", keys.GROUP, self._consumer,
-            "COUNT", count, "STREAMS", keys.STREAM, after,
-        )  # fmt: skip
-        return await self._with_deliveries(_entries(reply[0][1]) if reply else [])
+        rows: list[dict[str, Any]] = await self._client.xpending_range(
+            keys.STREAM, keys.GROUP, min=f"({after}", max="+", count=count, consumername=self._consumer
+        )
+        ids = [text(row["message_id"]) for row in rows]
+        return Own(ids[-1] if ids else "", *await self._take(ids))
+
+    async def _take(self, ids: Sequence[str]) -> tuple[list[StreamEntry], list[str]]:
+        """Entries that are this consumer's now, and which of the ids are gone from the stream."""
+        if not ids:
+            return [], []
+        rows, deliveries, deleted = await scripts.run(
+            self._client, "take", [keys.STREAM, keys.RECLAIM], [keys.GROUP, self._consumer, TOGETHER, *ids]
+        )
+        entries = [
+            entry._replace(deliveries=int(times)) for entry, times in zip(_entries(rows), deliveries, strict=True)
+        ]
+        return entries, [text(entry_id) for entry_id in deleted]
 
     async def reclaim(self, *, idle_ms: int, every_ms: int, count: int) -> Reclaimed:
         """Take over entries that consumers have held for too long: one step of a scan that all workers share.
@@ -231,38 +259,19 @@ class EventStream:
             every_ms: a complete scan is not begun again before that.
             count: entries, at most.
         """
-        more, rows, deliveries, deleted, problem = await scripts.run(
+        more, ids, deleted, problem = await scripts.run(
             self._client,
             "reclaim",
             [keys.STREAM, keys.RECLAIM],
             [keys.GROUP, self._consumer, idle_ms, every_ms, count],
         )
-        entries = [
-            entry._replace(deliveries=int(times)) for entry, times in zip(_entries(rows), deliveries, strict=True)
-        ]
-        return Reclaimed(bool(more), entries, [text(entry_id) for entry_id in deleted], text(problem))
+        entries, gone = await self._take([text(entry_id) for entry_id in ids])
+        return Reclaimed(bool(more), entries, [text(entry_id) for entry_id in deleted] + gone, text(problem))
 
     async def renew(self, ids: Sequence[str]) -> Renewed:
         """Keep entries that are in hand for long from being taken over, as far as they are still ours."""
         held, deleted = await scripts.run(self._client, "renew", [keys.STREAM], [keys.GROUP, self._consumer, *ids])
         return Renewed(int(held), int(deleted))
-
-    async def _with_deliveries(self, entries: list[StreamEntry]) -> list[StreamEntry]:
-        """Note how often the server has handed out entries that are this consumer's now."""
-        if not entries:
-            return entries
-        # Entries of a batch in flight may lie between these.
-        count = 4 * len(entries) + 4_000
-        rows: list[dict[str, Any]] = await self._client.xpending_range(
-            keys.STREAM,
-            keys.GROUP,
-            min=entries[0].id,
-            max=entries[-1].id,
-            count=count,
-            consumername=self._consumer,
-        )
-        deliveries = {text(row["message_id"]): int(row["times_delivered"]) for row in rows}
-        return [entry._replace(deliveries=deliveries.get(entry.id, 2)) for entry in entries]
 
     async def apply(self, batch: Batch) -> Applied | Stale | Conflict | Blocked:
         """Apply a batch in one atomic step, once (see `lua/apply_batch.lua`)."""
@@ -317,31 +326,18 @@ class EventStream:
         )
         return _applied(batch, reply)
 
-    async def try_alone(self, entry_id: str) -> int:
-        """Note that an entry is about to be tried alone; how often that was done before."""
-        return int(await self._client.hincrby(keys.SUSPECTS, entry_id, 1)) - 1
-
-    async def clear_suspect(self, entry_id: str) -> None:
-        """The entry was dealt with."""
-        await self._client.hdel(keys.SUSPECTS, entry_id)
-
-    async def ack_deleted(self, ids: Sequence[str]) -> None:
-        """Drop pending entries whose data is gone from the stream; there is nothing left to apply."""
-        await self._client.xack(keys.STREAM, keys.GROUP, *ids)
+    async def count_delivery(self, entry_id: str, deliveries: int) -> None:
+        """From now on this entry counts as handed out so often, if it is still ours."""
+        args = [keys.GROUP, self._consumer, entry_id, deliveries]
+        await scripts.run(self._client, "count_delivery", [keys.STREAM], args)
 
 
 def _entries(rows: list[Any]) -> list[StreamEntry]:
     entries = []
     last_at: bytes | None = b""
     last_at_ms = 0
-    for row in rows:
-        if row is None:  # 6.2 answers nil for an entry that is gone
-            continue
-        entry_id, fields = row
+    for entry_id, fields in rows:
         text_id = entry_id.decode()
-        if fields is None:
-            entries.append(StreamEntry(text_id, None, 0, deleted=True))
-            continue
         if len(fields) == 4 and fields[0] == b"data" and fields[2] == b"at":  # as the bridge writes them
             data, at = fields[1], fields[3]
         else:

@@ -24,7 +24,6 @@ KEYS: dict[str, str] = {
     **dict.fromkeys([f"{lease}:fence" for lease in LEASES.values()], "tokens begin anew; owners differ all the same"),
     "redis_agent:floor": "nothing; with the group lost as well, all of the stream is applied again",
     "redis_agent:applied_above": "nothing; with the group lost as well, what it says is applied again",
-    "redis_agent:suspects": "an entry that kills is tried more often",
     "redis_agent:unapplied": "replay differs by these entries",
     ACCOUNT: "what is lost with the stream is counted too low",
     "redis_agent:fold_state:*": "the latest value may be an older one, until the next",

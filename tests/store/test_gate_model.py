@@ -106,9 +106,9 @@ class World:
                 entries = await self.streams[consumer].read_new(count=count, block_ms=1)
                 assert [e.id for e in entries] == self.model.read(consumer, count)
             case ("finish", consumer):
-                entries = await self.streams[consumer].read_own(after="0-0", count=1000)
-                assert [e.id for e in entries] == self.model.own(consumer)
-                await self.as_worker(consumer, [e.id for e in entries])
+                own = await self.streams[consumer].read_own(after="0-0", count=1000)
+                assert [e.id for e in own.entries] == self.model.own(consumer)
+                await self.as_worker(consumer, [e.id for e in own.entries])
             case ("apply", consumer, picks):
                 await self.as_worker(consumer, self.picked(picks))
             case ("apply twice", first, second, picks):

@@ -130,3 +130,32 @@ async def test_place_of_the_scan_that_cannot_be_kept_is_said_and_stops_nothing(r
     step = await event_stream(raw, "ann").reclaim(idle_ms=0, every_ms=1000, count=10)
     assert ids(step) == given
     assert bool(step.problem) == (kind == "set")
+
+
+async def test_delivery_is_counted_when_it_is_together_with_others_and_later_only_when_it_begins(raw: Redis) -> None:
+    (given,) = await held(raw, 1)
+    ann, bob = event_stream(raw, "ann"), event_stream(raw, "bob")
+
+    async def taken() -> tuple[int, int]:
+        (entry,) = (await ann.reclaim(idle_ms=0, every_ms=0, count=10)).entries
+        return entry.deliveries, (await pending(raw))[given]["times_delivered"]
+
+    assert [await taken() for _ in range(3)] == [(2, 2), (3, 2), (3, 2)]
+    await bob.count_delivery(given, 9)
+    assert (await pending(raw))[given]["times_delivered"] == 2, "it is not bob's"
+    await ann.count_delivery(given, 3)
+    assert await taken() == (4, 3)
+
+
+async def test_own_pending_entries_are_found_in_steps_also_where_all_of_one_are_gone(raw: Redis) -> None:
+    given = await held(raw, 9, by="ann")
+    await raw.xdel(keys.STREAM, *given[3:7])
+    ann, found, gone, after = event_stream(raw, "ann"), [], [], "0-0"
+    while (own := await ann.read_own(after=after, count=3)).looked_to:
+        after = own.looked_to
+        found += [(entry.id, entry.deliveries) for entry in own.entries]
+        gone += own.deleted
+    assert found == [(entry_id, 2) for entry_id in (*given[:3], *given[7:])]
+    assert gone == given[3:7]
+    assert list(await pending(raw)) == [*given[:3], *given[7:]]
+    assert await raw.hget(keys.RECLAIM, "deleted") == b"4"

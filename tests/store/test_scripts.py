@@ -134,6 +134,11 @@ async def run_every_wrapper(raw: Redis) -> None:
     assert isinstance(await stream.apply(Batch([entry.id], [update("e", a=1)])), Applied)
     await stream.renew([entry.id])
     await stream.reclaim(idle_ms=1000, every_ms=1000, count=1)
+    await raw.xadd(keys.STREAM, {"data": "{}"})
+    (entry,) = await stream.read_new(count=1, block_ms=1)
+    assert (await stream.read_own(after="0-0", count=1)).looked_to == entry.id
+    await stream.count_delivery(entry.id, 1)
+    await stream.apply(Batch([entry.id]))
     await trim(raw, keys.STREAM, 0)
     await Aggregates(raw).write_derived([DerivedUpdate("e", "1", {"rate": "1"}, ["old"])])
     await Outbox(raw).raise_([alert(1)])

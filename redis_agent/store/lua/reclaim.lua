@@ -7,9 +7,9 @@
 -- old time comes again; so all that is pending counts as handed out now. (Before that, XPENDING shows 0 for all of it.)
 -- KEYS: stream, reclaim
 -- ARGV: group, consumer, idle_ms, every_ms, count
--- returns: {more, entries, deliveries, deleted, problem}: 1 when the scan is not complete; the entries taken over, as
---          XRANGE has them; how often each was delivered, this time included; ids that were pending but are gone from
---          the stream, dropped from the pending ones; why the scan's place cannot be kept, or ''
+-- returns: {more, ids, deleted, problem}: 1 when the scan is not complete; what was taken over and is not counted as
+--          delivered yet (take.lua does that); ids that were pending but are gone from the stream, dropped from the
+--          pending ones; why the scan's place cannot be kept, or ''
 -- cost: O(N) for N = count: at most 10 * count pending entries are looked at
 local STREAM, PLACE = KEYS[1], KEYS[2]
 local group, consumer, idle_ms, every_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -29,10 +29,10 @@ if problem == '' then
   redis.call('HSET', PLACE, 'seen_ms', string.format('%.0f', now))
   if unseen and every_ms > 0 and place[4] ~= '1' then
     redis.call('HSET', PLACE, 'rested', 1)
-    return {0, {}, {}, {}, problem}
+    return {0, {}, {}, problem}
   end
   if cursor == '0-0' and done and done <= now and now - done < every_ms then
-    return {0, {}, {}, {}, problem}
+    return {0, {}, {}, problem}
   end
 end
 
@@ -44,17 +44,12 @@ if rebase then
   end
   if #rows == 10 * tonumber(ARGV[5]) then
     redis.call('HSET', PLACE, 'rebase', '(' .. rows[#rows][1])
-    return {1, {}, {}, {}, problem}
+    return {1, {}, {}, problem}
   end
   redis.call('HDEL', PLACE, 'rebase')
 end
 
-local reply = redis.call('XAUTOCLAIM', STREAM, group, consumer, idle_ms, cursor, 'COUNT', ARGV[5])
-local deliveries = {}
-for n, entry in ipairs(reply[2]) do
-  local row = redis.call('XPENDING', STREAM, group, entry[1], entry[1], 1)[1]
-  deliveries[n] = row and row[4] or 2
-end
+local reply = redis.call('XAUTOCLAIM', STREAM, group, consumer, idle_ms, cursor, 'COUNT', ARGV[5], 'JUSTID')
 local deleted = reply[3] or {}
 local complete = reply[1] == '0-0'
 if problem == '' then
@@ -66,4 +61,4 @@ if problem == '' then
     redis.call('HINCRBY', PLACE, 'deleted', #deleted)
   end
 end
-return {complete and 0 or 1, reply[2], deliveries, deleted, problem}
+return {complete and 0 or 1, reply[2], deleted, problem}
