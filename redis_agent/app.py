@@ -46,7 +46,7 @@ from redis_agent.store.mirror import Mirror
 from redis_agent.store.outbox import Delivery, Outbox
 from redis_agent.store.recovery import Recovery
 from redis_agent.store.rights import missing_rights
-from redis_agent.store.stream import EventStream
+from redis_agent.store.stream import TOGETHER, EventStream
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.worker import Worker
 
@@ -103,8 +103,7 @@ async def run(settings: Settings, *, roles: frozenset[str], stop: asyncio.Event 
         parts = await _parts(settings, stack)
         async with AsyncExitStack() as serving:
             runs = {role: await _role(role, parts, stack) for role in ROLES if role in roles}
-            bridge = runs.get("bridge")
-            endpoint = _endpoint(parts, roles, bridge if isinstance(bridge, Bridge) else None)
+            endpoint = _endpoint(parts, runs)
             await endpoint.start()
             serving.push_async_callback(endpoint.stop)
             if not await _redis_answers(parts, roles, stop):
@@ -352,6 +351,8 @@ def _judge(parts: Parts) -> Judge:
 
 def _worker(parts: Parts, reader: Redis) -> Worker:
     settings = parts.settings
+    # Nothing is given up that was not tried alone, but where one delivery is all it gets.
+    together = min(TOGETHER, settings.max_deliveries - 1)
     stream = EventStream(
         reader=reader,
         client=parts.client,
@@ -359,6 +360,7 @@ def _worker(parts: Parts, reader: Redis) -> Worker:
         max_fields=settings.max_fields,
         max_raw=settings.metrics_list_length if settings.metrics_list else 0,
         max_dead=settings.dead_letters_max_length,
+        together=together,
     )
     holding = Holding(
         stream=stream,
@@ -391,6 +393,7 @@ def _worker(parts: Parts, reader: Redis) -> Worker:
         liveness=parts.liveness,
         clock=parts.clock,
         batch_bytes=settings.batch_bytes,
+        together=together,
         max_deliveries=settings.max_deliveries,
         max_event_bytes=settings.max_event_bytes,
     )
@@ -440,16 +443,18 @@ def _scheduler(parts: Parts) -> Scheduler:
     )
 
 
-def _endpoint(parts: Parts, roles: frozenset[str], bridge: Bridge | None) -> Endpoint:
+def _endpoint(parts: Parts, runs: dict[str, "Worker | Bridge | Dispatcher | Scheduler"]) -> Endpoint:
+    hindered = [part for part in runs.values() if isinstance(part, Bridge | Worker)]
+
     def hindrances() -> list[str]:
-        return [] if bridge is None else bridge.hindrances()
+        return [problem for part in hindered for problem in part.hindrances()]
 
     return Endpoint(
         client=parts.client,
         telemetry=parts.telemetry,
         liveness=parts.liveness,
         clock=parts.clock,
-        roles=roles,
+        roles=frozenset(runs),
         hindrances=hindrances,
         host=parts.settings.http_host,
         port=parts.settings.http_port,

@@ -148,6 +148,8 @@ class Terms:
         self._looked_into = -1
         # One that may be in step was called to take over; it is asked for again with the next renewal of the lease.
         self._called_at = -1
+        # The last position that was dropped and is counted.
+        self._counted_to = 0
         self._throttle = Throttle()
         self._broken_at: float | None = None
         self._waiting_since: float | None = None
@@ -159,6 +161,8 @@ class Terms:
         """What keeps what is published now from being written, in words; nothing when all is well."""
         if not self._lockstep.listening:
             return ["the bridge's subscription does not stand"]
+        if self.elsewhere:
+            return ["the bridge's subscription is not on the server that is written to"]
         if self._term is None:
             return [] if self._leadership.held_by_other else ["no bridge leads"]
         since = self._waiting_since
@@ -229,6 +233,7 @@ class Terms:
         if not self._lockstep.leads:
             return  # the leader may still have them; it is counted when this bridge should write them
         self._telemetry.bridge_dropped.inc(events)
+        self._counted_to = self._lockstep.dropped_to
         if self._throttle.due("dropped", self._now()):
             self._log.error(
                 "bridge_buffer_full",
@@ -347,7 +352,10 @@ class Terms:
         if announcement is not None:
             self._say(announcement)
         if lockstep.given_up:
-            self._telemetry.bridge_dropped.inc(lockstep.given_up)
+            # But for what it had to drop when it led before.
+            known_to = min(max(self._counted_to, lockstep.sent), lockstep.dropped_to)
+            self._telemetry.bridge_dropped.inc(lockstep.dropped_to - known_to)
+            self._counted_to = lockstep.dropped_to
         self._log.info("bridge_leads", position=claim.written, held=len(lockstep), continues=not anew)
         if anew and claim.gap:
             self._say_gap(claim.silent_ms / 1000, "no_bridge_was_in_step")
@@ -387,6 +395,7 @@ class Terms:
             return self._stays(result.outcome, result.successor)
         self._to_say.clear()
         self._tenure.regressed = False
+        self._counted_to = 0
         forgotten, announcement = lockstep.renumbered(epoch, result.written, subscription=subscription_before)
         self._wrote(result.written)
         if announcement is not None:
@@ -425,6 +434,7 @@ class Terms:
             "stream_state_lost",
             expected=expected,
             found=found,
+            lost=expected - found,
             meaning="the server has forgotten events that it had confirmed",
         )
 

@@ -23,6 +23,8 @@ from redis_agent.store.recovery import Recovery
 from redis_agent.store.stream import Applied
 from redis_agent.telemetry import Telemetry
 
+# A batch that waits for longer than this is a hindrance.
+LATE_SECONDS = 5.0
 # Batches that may wait at once. More are not applied: the server is behind.
 _MOST_BATCHES = 256
 
@@ -34,12 +36,14 @@ class _Waiting:
     Attributes:
         size: bytes of its events.
         server: the run of the server that was known then, "" for none.
+        since: when, on the event loop's clock.
     """
 
     folded: Folded
     outcome: Applied
     size: int
     server: str
+    since: float
 
 
 class Confirming:
@@ -76,12 +80,19 @@ class Confirming:
             self._tell(folded, outcome)
             return
         size = sum(len(entry.data or b"") for entry in folded.entries)
-        self._waiting.append(_Waiting(folded, outcome, size, self._server))
+        self._waiting.append(_Waiting(folded, outcome, size, self._server, asyncio.get_running_loop().time()))
         self._size += size
         self._arrived.set()
         while len(self._waiting) >= _MOST_BATCHES or self._size > self._most_bytes:
             self._room.clear()
             await self._room.wait()
+
+    def hindrances(self) -> list[str]:
+        """What keeps batches from counting as applied, in words; nothing when all is well."""
+        late = asyncio.get_running_loop().time() - self._waiting[0].since if self._waiting else 0.0
+        if late <= LATE_SECONDS:
+            return []
+        return [f"what is applied was not durable for {late:.0f} s: {len(self._waiting)} batches wait"]
 
     async def run(self, finished: asyncio.Event) -> None:
         """Confirm until the worker has finished and nothing waits any more."""

@@ -25,7 +25,7 @@ class Folded:
         repeats: error alerts held back because the same one is in the batch already.
         dead: how many dead letters for each reason.
         erring: which entries are error events, by their position.
-        alone: the only entry, when it is tried alone.
+        alone: whether its only entry is tried alone.
         ends: the chunk that is finished when this is applied.
     """
 
@@ -35,7 +35,7 @@ class Folded:
     repeats: list[Alert] = field(default_factory=list)
     dead: Counter[str] = field(default_factory=Counter)
     erring: list[int] = field(default_factory=list)
-    alone: StreamEntry | None = None
+    alone: bool = False
     ends: Chunk | None = None
 
     def without(self, what: Literal["dead", "erring"]) -> list[StreamEntry]:

@@ -33,11 +33,13 @@ class Chunk:
         entries: in the order of the stream.
         size: bytes of their data.
         fresh_at: when they were read or renewed, on the event loop's clock.
+        new: whether they are every entry of the stream from the first to the last, handed out for the first time.
     """
 
     entries: list[StreamEntry]
     size: int
     fresh_at: float
+    new: bool
 
 
 class Holding:
@@ -82,7 +84,7 @@ class Holding:
             count = min(count, int(self._batch_bytes / self._mean_size))
         return max(1, min(count, self._batch_size))
 
-    def take(self, entries: Sequence[StreamEntry]) -> list[Chunk]:
+    def take(self, entries: Sequence[StreamEntry], *, new: bool = False) -> list[Chunk]:
         """What was just read is in hand: as chunks within the bound of bytes."""
         self._last_read = len(entries)
         if not entries:
@@ -92,18 +94,22 @@ class Holding:
         size = sum(sizes)
         # Larger ones are believed at once, smaller ones only after a while.
         self._mean_size = max(size / len(entries), 0.8 * self._mean_size)
-        chunks = [Chunk(list(entries), size, now)] if size <= self._batch_bytes else self._split(entries, sizes, now)
+        chunks = (
+            [Chunk(list(entries), size, now, new)]
+            if size <= self._batch_bytes
+            else self._split(entries, sizes, now, new)
+        )
         for chunk in chunks:
             self._chunks[chunk] = None
             self._size += chunk.size
         self._telemetry.in_hand.set(self._size)
         return chunks
 
-    def _split(self, entries: Sequence[StreamEntry], sizes: Sequence[int], now: float) -> list[Chunk]:
+    def _split(self, entries: Sequence[StreamEntry], sizes: Sequence[int], now: float, new: bool) -> list[Chunk]:
         chunks: list[Chunk] = []
         for entry, size in zip(entries, sizes, strict=True):
             if not chunks or chunks[-1].size + size > self._batch_bytes:
-                chunks.append(Chunk([], 0, now))
+                chunks.append(Chunk([], 0, now, new))
             chunks[-1].entries.append(entry)
             chunks[-1].size += size
         return chunks

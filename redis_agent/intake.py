@@ -84,12 +84,12 @@ class Intake:
                 own_first = True
                 await recovery.after(error, f"read {keys.STREAM}")
                 continue
-            await self._hand_on(entries, queues)
+            await self._hand_on(entries, queues, new=True)
         await queues.read.put(None)
 
-    async def _hand_on(self, entries: list[StreamEntry], queues: Queues) -> None:
+    async def _hand_on(self, entries: list[StreamEntry], queues: Queues, *, new: bool = False) -> None:
         """What was just read is in hand from here on."""
-        for chunk in self._holding.take(entries):
+        for chunk in self._holding.take(entries, new=new):
             await queues.read.put(chunk)
 
     async def _read_own(self, queues: Queues, stop: asyncio.Event) -> None:

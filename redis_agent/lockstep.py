@@ -125,7 +125,6 @@ class Lockstep:
         self._offered: deque[str] = deque(maxlen=_MARKS)
         self._leads = False
         self._resyncs = 0
-        self._dropped = 0
 
     # What is known ---------------------------------------------------------------------------------------------
 
@@ -193,7 +192,12 @@ class Lockstep:
     @property
     def given_up(self) -> int:
         """How many positions in front of the oldest held one were dropped unwritten."""
-        return max(0, self._end - len(self._placed) - self.sent)
+        return max(0, self.dropped_to - self.sent)
+
+    @property
+    def dropped_to(self) -> int:
+        """The position in front of the oldest held one."""
+        return self._end - len(self._placed)
 
     # What is received ------------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ _BURST = 4
 _SECONDS_A_LINE = 30.0
 # What a line can be about. Of the fields that a line has, these tell it from others of the same event.
 _SUBJECTS = ("role", "event", "doing", "kind", "key", "lease", "job", "reason", "experiment_id")
+# What a line can say how much of; of lines that do not get through it is added up.
+_AMOUNTS = ("seconds", "lost", "dropped", "events")
 # Subjects that are remembered at once.
 _MEMORY = 10_000
 
@@ -55,8 +57,8 @@ class Bound:
     """The last bound of what a process says, below what each role takes care of itself.
 
     A condition that comes and goes makes its lines again each time: a lease lost and acquired, a subscription made. Of
-    each event about one subject only so many get through; the next that does says how many did not (`unsaid`). Lines
-    about an alert always get through: each is another one.
+    each event about one subject only so many get through; the next that does says how many did not (`unsaid`), and how
+    much they were about (`unsaid_seconds` and the like). Lines about an alert always get through: each is another one.
 
     Args:
         clock: seconds that only grow.
@@ -65,6 +67,7 @@ class Bound:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._used: dict[tuple[Any, ...], tuple[float, int]] = {}
+        self._unsaid: dict[tuple[Any, ...], dict[str, float]] = {}
 
     def __call__(self, _logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """Let a line through.
@@ -81,13 +84,23 @@ class Bound:
         empty_at = max(now, empty_at)
         if empty_at - now > (_BURST - 1) * _SECONDS_A_LINE:
             self._used[subject] = empty_at, unsaid + 1
+            self._add_up(subject, line)
             raise structlog.DropEvent
         if len(self._used) >= _MEMORY:
             self._used = {known: used for known, used in self._used.items() if used[0] > now}
+            self._unsaid = {known: sums for known, sums in self._unsaid.items() if known in self._used}
         self._used[subject] = empty_at + _SECONDS_A_LINE, 0
         if unsaid:
             line["unsaid"] = unsaid
+            line.update({f"unsaid_{name}": round(sum_, 3) for name, sum_ in self._unsaid.pop(subject, {}).items()})
         return line
+
+    def _add_up(self, subject: tuple[Any, ...], line: MutableMapping[str, Any]) -> None:
+        for name in _AMOUNTS:
+            amount = line.get(name)
+            if isinstance(amount, int | float):
+                sums = self._unsaid.setdefault(subject, {})
+                sums[name] = sums.get(name, 0) + amount
 
 
 class Throttle:

@@ -29,6 +29,10 @@ class Liveness:
         """The loop goes round."""
         self._last[loop] = time.monotonic()
 
+    def rest(self, loop: str) -> None:
+        """The loop has nothing to do, for however long."""
+        self._last.pop(loop, None)
+
     def stalled(self, limit_seconds: float) -> list[str]:
         """Loops that have not gone round for longer than the limit."""
         now = time.monotonic()

@@ -34,7 +34,6 @@ from redis_agent.store.durability import Durability
 from redis_agent.store.failures import Remedy
 from redis_agent.store.recovery import Recovery
 from redis_agent.store.stream import (
-    TOGETHER,
     Applied,
     Batch,
     Blocked,
@@ -61,6 +60,7 @@ class Worker:
         durability: what a batch waits for before it counts as applied.
         judge: judges the touched experiments after each batch.
         batch_bytes: of one batch; twice as many may wait to be durable.
+        together: an entry handed out more often than this is tried alone.
         max_deliveries: an entry handed out more often than this is given up as poisonous.
         max_event_bytes: longest event that is read.
     """
@@ -78,6 +78,7 @@ class Worker:
         liveness: Liveness,
         clock: Clock,
         batch_bytes: int,
+        together: int,
         max_deliveries: int,
         max_event_bytes: int,
     ) -> None:
@@ -93,14 +94,20 @@ class Worker:
         self._liveness = liveness
         self._clock = clock
         self._max_deliveries = max_deliveries
-        self._together = min(TOGETHER, max_deliveries)
+        self._together = together
         self._max_event_bytes = max_event_bytes
         self._log = log.get("worker")
+        self._stop = asyncio.Event()
         self._said_names: set[str] = set()
         self._throttle = Throttle()
 
+    def hindrances(self) -> list[str]:
+        """What keeps this worker's batches from counting as applied, in words; nothing when all is well."""
+        return self._confirming.hindrances()
+
     async def run(self, stop: asyncio.Event) -> None:
         """Read, apply and judge until told to stop; then finish what was read."""
+        self._stop = stop
         queues = Queues()
         applied, confirmed = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
@@ -122,7 +129,7 @@ class Worker:
             entries = chunk.entries
             folded = self._folding.fold([entry for entry in entries if entry.deliveries <= self._together], {})
             # What was just read is every entry from the first to the last; what was pending before need not be.
-            folded.batch.contiguous = all(entry.deliveries == 1 for entry in entries)
+            folded.batch.contiguous = chunk.new
             for entry in entries:
                 if entry.deliveries > self._together:
                     await queues.folded.put(folded)
@@ -142,32 +149,46 @@ class Worker:
         Its delivery is counted before it is looked at, and that of nothing else: if this process dies now, it was this
         one. Beyond the limit it is not looked at any more.
         """
-        if entry.deliveries > self._max_deliveries:
-            return self._folding.fold([entry], {}, poisonous=True)
-        await self._count_delivery(entry.id, entry.deliveries)
-        folded = self._folding.fold([entry], {})
-        folded.alone = entry
+        poisonous = entry.deliveries > self._max_deliveries
+        recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=asyncio.Event())
+        while True:
+            try:
+                found = await self._stream.take_alone(entry, counts=not poisonous)
+                recovery.succeeded()
+                break
+            except (RedisError, OSError) as error:
+                failure = await recovery.after(error, "take_alone")
+                if failure.remedy is Remedy.RECREATE or self._stop.is_set():
+                    found = None  # still pending, or read anew
+                    break
+        folded = self._folding.fold([found] if found else [], {}, poisonous=poisonous)
+        folded.alone = found is not None and not poisonous
         return folded
 
     async def _apply_all(self, queues: Queues, stop: asyncio.Event) -> None:
         """Apply batch by batch."""
         recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
-        while (folded := await queues.folded.get()) is not None:
+        while True:
+            self._liveness.rest("worker.apply")
+            folded = await queues.folded.get()
+            if folded is None:
+                return
             self._liveness.beat("worker.apply")
+            alone = folded.entries[0].id if folded.alone else ""
             await self._apply(folded, recovery, stop)
-            if folded.alone:
-                # The process lives: if it is pending still, that was not its fault.
-                await self._count_delivery(folded.alone.id, folded.alone.deliveries - 1)
+            if alone:
+                await self._forgive(alone)
             if folded.ends is not None:
                 self._holding.finish(folded.ends)
             queues.folded.task_done()
 
-    async def _count_delivery(self, entry_id: str, deliveries: int) -> None:
+    async def _forgive(self, entry_id: str) -> None:
+        """The process lives: if the entry it tried alone is pending still, that is not its fault."""
         try:
-            await self._stream.count_delivery(entry_id, deliveries)
+            await self._stream.forgive(entry_id)
         except (RedisError, OSError) as error:
-            if self._throttle.due("delivery_not_counted", asyncio.get_running_loop().time()):
-                self._log.warning("delivery_not_counted", entry=entry_id, error=str(error)[:200])
+            if self._throttle.due("not_forgiven", asyncio.get_running_loop().time()):
+                self._log.warning("not_forgiven", entry=entry_id, error=str(error)[:200])
 
     async def _apply(self, folded: Folded, recovery: Recovery, stop: asyncio.Event) -> None:
         """Apply a batch until each entry is applied, dead-lettered, or somebody else's."""
@@ -177,6 +198,9 @@ class Worker:
                 with self._telemetry.batch_seconds.time():
                     outcome = await self._stream.apply(folded.batch)
             except (RedisError, OSError) as error:
+                if folded.alone:
+                    folded.alone = False
+                    await self._forgive(folded.entries[0].id)
                 failure = await recovery.after(error, "apply")
                 if failure.remedy is Remedy.RECREATE or stop.is_set():
                     return  # still pending (or read anew): nothing is lost by letting go
@@ -219,7 +243,9 @@ class Worker:
             reason=f"{Reason.NOT_APPLIED}: {str(error)[:200]}",
             data=entry.data or b"",
             at_ms=entry.at_ms,
-            readable=isinstance(read(entry.data, max_bytes=self._max_event_bytes), MetricEvent),
+            # What was given up without a look is not looked at here either.
+            readable=entry.deliveries > self._max_deliveries
+            or isinstance(read(entry.data, max_bytes=self._max_event_bytes), MetricEvent),
             deliveries=entry.deliveries,
         )
         batch = Batch([entry.id], dead=[letter])

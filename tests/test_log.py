@@ -32,6 +32,19 @@ def test_what_comes_and_goes_makes_a_few_lines_at_once_and_then_two_a_minute() -
     assert sum(int(str(line.get("unsaid", 0))) for line in said.lines) == 601 - len(said.lines)
 
 
+def test_how_much_the_lines_were_about_that_did_not_get_through_is_said_with_the_next() -> None:
+    said = Said()
+    for n in range(10):
+        said.say(event="bridge_gap", seconds=0.25 + n)
+    said.say(event="stream_deleted", lost=7)
+    said.now = 3600.0
+    said.say(event="bridge_gap", seconds=1.0)
+    assert [line.get("unsaid_seconds") for line in said.lines] == [None] * 5 + [0.25 * 6 + sum(range(4, 10))]
+    said.now = 7200.0
+    said.say(event="bridge_gap", seconds=1.0)
+    assert "unsaid_seconds" not in said.lines[-1]
+
+
 def test_lines_about_something_else_are_not_held_back() -> None:
     said = Said()
     for n in range(100):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.1
 _OPEN = ("waiting", "held")
-STYLES = {"applied": "green", "waiting": "yellow", "held": "yellow"}
+STYLES = {"applied": "green", "waiting": "yellow", "held": "yellow", "gone": "yellow"}
 
 
 def wait_option(command: "_Decorated") -> "_Decorated":
@@ -58,6 +58,8 @@ async def follow(fates: "Fates", followed: dict[str, dict[str, Any]], seconds: f
 def in_words(document: dict[str, Any], seconds: float) -> str:
     """What became of an entry, for people."""
     outcome = document["outcome"]
+    if outcome == "gone":
+        return "gone from the stream: trimmed after it was applied, or deleted before"
     if outcome == "dead_letter":
         return f"dead letter: {document['reason']}"
     if outcome == "held":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PEOPLE_SEE = 20
 _PROGRAMS_SEE = 1_000
 _EXCERPT = 100
-_FAILED = ("missing", "deleted", "failed")
+_FAILED = ("missing", "deleted", "failed", "not_chosen")
 
 
 @click.command(cls=Command)
@@ -62,8 +62,8 @@ def pending(
 
     --claim hands the named entries, or all that are stuck, to whichever worker looks next, and says
     what became of each. --dead-letter gives the named ones up; `dead-letters replay` brings them back.
-    Neither can make an entry count twice. Exits with 1 when one of the named entries is not pending,
-    or became a dead letter when it was claimed.
+    Neither can make an entry count twice. Exits with 1 when one of the named entries is not pending, was not
+    chosen, or became a dead letter when it was claimed.
 
     Examples:
         redis-agent pending --idle 30
@@ -91,7 +91,8 @@ def pending(
             return await _claim(session, chosen, wait_seconds)
         if dead_letter:
             return await _bury(session, chosen)
-        chosen.limit = limit or (_PROGRAMS_SEE if as_json else _PEOPLE_SEE)
+        if not named:
+            chosen.limit = limit or (_PROGRAMS_SEE if as_json else _PEOPLE_SEE)
         return await read_pending(session, chosen)
 
     document = with_redis(redis_url, work)
@@ -122,12 +123,19 @@ class Chosen:
         self.idle_ms = idle_ms
         self.consumer = consumer
         self.limit = limit
+        # The named ones that are pending, chosen or not.
+        self.known: dict[str, PendingEntry] = {}
+
+    def left_out(self, entry_id: str) -> str:
+        """What to say of a named entry that is not among those chosen."""
+        return "not_chosen" if entry_id in self.known else "missing"
 
     async def entries(self, pending: "PendingEntries") -> "list[PendingEntry]":
         """They, oldest first."""
         found: list[PendingEntry] = []
         if self.ids:
-            named = (await pending.named(self.ids)).values()
+            self.known = await pending.named(self.ids)
+            named = self.known.values()
             found = [e for e in named if e.idle_ms >= self.idle_ms and self.consumer in (None, e.consumer)]
         else:
             async for entry in pending.all(idle_ms=self.idle_ms, consumer=self.consumer):
@@ -155,7 +163,7 @@ async def read_pending(session: "Session", chosen: Chosen) -> dict[str, Any]:
         "lag": group.lag,
         "consumers": [{"name": c.name, "pending": c.pending, "idle_ms": c.idle_ms} for c in await pending.consumers()],
         "entries": [_document(entry, session.settings.max_event_bytes) for entry in entries],
-        "missing": [i for i in chosen.ids if i not in {entry.id for entry in entries}],
+        "missing": [i for i in chosen.ids if i not in chosen.known],
     }
 
 
@@ -193,8 +201,10 @@ async def _claim(session: "Session", chosen: Chosen, wait_seconds: float) -> dic
         document: dict[str, Any] = {"id": entry_id, "consumer": entry.consumer if entry else None}
         if entry is not None and entry.deleted:
             document["outcome"] = "deleted"
+        elif entry_id in released:
+            document["outcome"] = "waiting"
         else:
-            document["outcome"] = "waiting" if entry_id in released else "missing"
+            document["outcome"] = "missing" if entry is not None else chosen.left_out(entry_id)
         documents.append(document)
     await follow(fates, {d["id"]: d for d in documents if d["outcome"] == "waiting"}, wait_seconds)
     return {"claimed": len(released), "entries": documents}
@@ -217,7 +227,7 @@ async def _bury(session: "Session", chosen: Chosen) -> dict[str, Any]:
         document: dict[str, Any] = {"id": entry_id, "consumer": entry.consumer if entry else None}
         documents.append(document)
         if entry is None or entry.deleted:
-            document["outcome"] = "missing" if entry is None else "deleted"
+            document["outcome"] = chosen.left_out(entry_id) if entry is None else "deleted"
             continue
         try:
             buried = await pending.bury(
@@ -283,6 +293,7 @@ def _show_outcomes(document: dict[str, Any], wait_seconds: float) -> None:
         return
     words = {
         "missing": "it is not pending: finished, taken up again, or never there",
+        "not_chosen": "it is pending, but --idle, --consumer or --limit leaves it out",
         "deleted": "gone from the stream: nothing is left of it, and the next worker forgets it",
     }
     table = Table(["entry", "outcome"])

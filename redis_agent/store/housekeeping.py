@@ -83,7 +83,7 @@ class Housekeeping:
         """Trim the stream of events by length and age; never what a group has not read and acked. Entries removed."""
         removed = 0
         while keep_going():
-            trimmed, over = await trim(self._client, keys.STREAM, self._stream_max, max_age_ms=self._stream_max_age_ms)
+            trimmed, over = await trim(self._client, self._stream_max, max_age_ms=self._stream_max_age_ms)
             removed += trimmed
             if not trimmed or not over:
                 break
@@ -95,7 +95,7 @@ class Housekeeping:
         """Keep the stream of events within its hard limit."""
         dropped = Dropped()
         while keep_going():
-            removed, unread = await trim_hard(self._client, keys.STREAM, self._stream_hard)
+            removed, unread = await trim_hard(self._client, self._stream_hard)
             if not removed:
                 break
             dropped = Dropped(dropped.removed + removed, dropped.unread + unread)
@@ -139,24 +139,27 @@ def _parts(entry_id: str) -> tuple[int, int]:
         return 0, 0
 
 
-async def trim_hard(client: Redis, stream: str, hard_limit: int) -> tuple[int, int]:
-    """One step of trimming a stream past its hard limit (see `lua/trim_hard.lua`).
+async def trim_hard(client: Redis, hard_limit: int) -> tuple[int, int]:
+    """One step of trimming the stream of events past its hard limit (see `lua/trim_hard.lua`).
 
     Returns:
         entries removed, and how many of them some group had not read and acked; the latter is counted in Redis, too.
     """
-    removed, unread = await scripts.run(client, "trim_hard", [stream, keys.SCHEDULER], [hard_limit])
+    names = [keys.STREAM, keys.SCHEDULER, keys.FLOOR]
+    removed, unread = await scripts.run(client, "trim_hard", names, [hard_limit, keys.GROUP])
     return int(removed), int(unread)
 
 
-async def trim(client: Redis, stream: str, max_length: int, *, max_age_ms: int = 0) -> tuple[int, int]:
-    """One step of trimming any stream of ours (see `lua/trim.lua`).
+async def trim(client: Redis, max_length: int, *, max_age_ms: int = 0) -> tuple[int, int]:
+    """One step of trimming the stream of events (see `lua/trim.lua`).
 
     Returns:
         entries removed, and 0 when nothing more is to be trimmed.
     """
     try:
-        trimmed, over = await scripts.run(client, "trim", [stream], [max_length, max_age_ms])
+        trimmed, over = await scripts.run(
+            client, "trim", [keys.STREAM, keys.FLOOR], [max_length, keys.GROUP, max_age_ms]
+        )
     except ResponseError as error:
         if "no such key" in str(error).lower():
             return 0, 0

@@ -25,6 +25,7 @@ _CALLS: tuple[tuple[str, ...], ...] = (
     ("XGROUP", "CREATE", keys.STREAM, keys.GROUP, "0"),
     ("XINFO", "GROUPS", keys.STREAM),
     ("XLEN", keys.STREAM),
+    ("XRANGE", keys.STREAM, "-", "+"),
     ("TIME",),
     ("HMGET", keys.RECLAIM, "cursor"),
     ("HSET", keys.RECLAIM, "cursor", _ID),

@@ -22,12 +22,14 @@ class StreamEntry(NamedTuple):
         data: the event's bytes as published; None when the entry has no such field.
         at_ms: when the bridge received it.
         deliveries: how often it was handed out, this time included.
+        later: whether its data is still to be had, when it is tried alone.
     """
 
     id: str
     data: bytes | None
     at_ms: int
     deliveries: int = 1
+    later: bool = False
 
 
 @dataclass(slots=True)
@@ -202,6 +204,7 @@ class EventStream:
         max_fields: names an experiment's aggregate may hold.
         max_raw: length of `metrics:{id}`; 0 writes none.
         max_dead: length of the dead-letter stream.
+        together: entries that were handed out more often are tried alone.
     """
 
     def __init__(
@@ -213,10 +216,12 @@ class EventStream:
         max_fields: int,
         max_raw: int,
         max_dead: int,
+        together: int = TOGETHER,
     ) -> None:
         self._reader = reader
         self._client = client
         self._consumer = consumer
+        self._together = together
         self._limits = {"max_fields": max_fields, "max_raw": max_raw, "max_dead": max_dead}
 
     async def ensure_group(self) -> Created | None:
@@ -244,10 +249,11 @@ class EventStream:
         if not ids:
             return [], []
         rows, deliveries, deleted = await scripts.run(
-            self._client, "take", [keys.STREAM, keys.RECLAIM], [keys.GROUP, self._consumer, TOGETHER, *ids]
+            self._client, "take", [keys.STREAM, keys.RECLAIM], [keys.GROUP, self._consumer, self._together, *ids]
         )
         entries = [
-            entry._replace(deliveries=int(times)) for entry, times in zip(_entries(rows), deliveries, strict=True)
+            entry._replace(deliveries=int(times), later=not fields)
+            for entry, times, (_, fields) in zip(_entries(rows), deliveries, rows, strict=True)
         ]
         return entries, [text(entry_id) for entry_id in deleted]
 
@@ -326,10 +332,20 @@ class EventStream:
         )
         return _applied(batch, reply)
 
-    async def count_delivery(self, entry_id: str, deliveries: int) -> None:
-        """From now on this entry counts as handed out so often, if it is still ours."""
-        args = [keys.GROUP, self._consumer, entry_id, deliveries]
-        await scripts.run(self._client, "count_delivery", [keys.STREAM], args)
+    async def take_alone(self, entry: StreamEntry, *, counts: bool = True) -> StreamEntry | None:
+        """An entry with its data, to be tried alone; None if it is not ours any more, or gone from the stream.
+
+        Args:
+            entry: as it was taken up.
+            counts: whether this is a delivery: not when it is given up without a look.
+        """
+        args = [keys.GROUP, self._consumer, entry.id, entry.deliveries if counts else entry.deliveries - 1]
+        found = _entries(await scripts.run(self._client, "take_alone", [keys.STREAM], args))
+        return found[0]._replace(deliveries=entry.deliveries) if found else None
+
+    async def forgive(self, entry_id: str) -> None:
+        """This process has lived through the entry: if it is pending still, it counts as handed out once."""
+        await scripts.run(self._client, "forgive", [keys.STREAM], [keys.GROUP, self._consumer, entry_id])
 
 
 def _entries(rows: list[Any]) -> list[StreamEntry]:

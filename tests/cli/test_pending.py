@@ -20,6 +20,45 @@ async def stuck(client: redis.asyncio.Redis, *events: dict[str, object] | bytes,
     return ids
 
 
+async def test_named_entries_are_shown_however_many_and_whatever_is_chosen(
+    cli: Cli, client: redis.asyncio.Redis
+) -> None:
+    ids = await stuck(client, *[tick() for _ in range(25)])
+    shown = await cli("pending", *ids)
+    assert shown.code == 0
+    assert all(entry_id in shown.out for entry_id in ids)
+    assert "is not pending" not in shown.out
+
+    chosen = await cli("pending", *ids, "--limit", "3", "--json")
+    assert [entry["id"] for entry in chosen.document["entries"]] == ids[:3]
+    assert chosen.document["missing"] == []
+
+
+async def test_named_entry_that_is_left_out_is_not_called_missing(cli: Cli, client: redis.asyncio.Redis) -> None:
+    (entry_id,) = await stuck(client, tick())
+    for action in ("--claim", "--dead-letter"):
+        done = await cli("pending", action, entry_id, "--idle", "3600", "--json", "--yes")
+        assert done.code == 1
+        assert [entry["outcome"] for entry in done.document["entries"]] == ["not_chosen"]
+
+
+async def test_claimed_entry_that_is_deleted_is_not_called_applied(
+    cli: Cli, client: redis.asyncio.Redis, redis_url: str
+) -> None:
+    first, second = await stuck(client, tick(), tick())
+    claiming = asyncio.create_task(cli("pending", "--claim", first, second, "--wait", "10", "--json"))
+
+    async def released() -> bool:
+        rows = await client.xpending_range(keys.STREAM, keys.GROUP, "-", "+", 10, consumername=keys.PARKED)
+        return len(rows) == 2
+
+    await eventually(released)
+    await client.xdel(keys.STREAM, second)
+    async with agent(redis_url):
+        done = await claiming
+    assert {e["id"]: e["outcome"] for e in done.document["entries"]} == {first: "applied", second: "gone"}
+
+
 def tick(experiment_id: str = "e", count: int = 1) -> dict[str, object]:
     return {"experiment_id": experiment_id, "event": "tick", "count": count}
 

@@ -53,7 +53,6 @@ class Proxy:
         seen: how often each kind of command passed.
         lost: how many replies of each kind were lost.
         delay: seconds that every reply waits.
-        refusing: new connections are ended at once.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -66,7 +65,6 @@ class Proxy:
         self.seen: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.delay = 0.0
-        self.refusing = False
         self._passing = asyncio.Event()
         self._passing.set()
 
@@ -96,10 +94,6 @@ class Proxy:
         """The next replies to this kind of command are lost: executed, never heard of, and the connection is cut."""
         self._to_lose[kind] += times
 
-    def still_to_lose(self, kind: str) -> int:
-        """How many replies of a kind are still to be lost."""
-        return self._to_lose[kind]
-
     def forgive(self) -> None:
         """Lose nothing more."""
         self._to_lose.clear()
@@ -118,9 +112,6 @@ class Proxy:
             connection.cut()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.refusing:
-            writer.transport.abort()
-            return
         try:
             server, up = await asyncio.open_connection("127.0.0.1", self._server_port, limit=1 << 20)
         except OSError:

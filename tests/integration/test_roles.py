@@ -1,11 +1,15 @@
 """Roles as processes: they start without Redis, stop in good order, take over from each other."""
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
+import sys
 import time
 from pathlib import Path
 
+import aiohttp
 import pytest
 from redis.asyncio import Redis
 
@@ -56,6 +60,41 @@ async def test_redis_away_at_start_is_said_in_one_line_and_the_agent_starts_when
         agents.end()
 
 
+_IMPATIENT = """
+import asyncio, os
+from redis_agent import app, endpoint, log
+from redis_agent.config import Settings
+
+endpoint.STALLED_SECONDS = 2.0
+log.configure(level="error", form="json")
+settings = Settings(redis_url=os.environ["REDIS_URL"], http_port=int(os.environ["PORT"]))
+asyncio.run(app.run(settings, roles=frozenset({"worker"})))
+"""
+
+
+async def test_worker_that_has_nothing_to_do_is_ready(redis_url: str, client: Redis) -> None:
+    port = unused_port()
+    environment = {**os.environ, "REDIS_URL": redis_url, "PORT": str(port)}
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", _IMPATIENT, env=environment)
+    try:
+
+        async def ready() -> bool:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with aiohttp.ClientSession() as s, s.get(f"http://127.0.0.1:{port}/readyz") as answer:
+                    return answer.status == 200
+            return False
+
+        await eventually(ready, 20, what="it is ready")
+        await mirror(client, 1)
+        await settled(client, 1)
+        for _ in range(6):
+            await asyncio.sleep(0.5)
+            assert await ready()
+    finally:
+        worker.terminate()
+        await worker.wait()
+
+
 async def test_sigterm_while_redis_is_away_ends_at_once_with_0(agents: Agents) -> None:
     agent = agents.start(url=f"redis://127.0.0.1:{unused_port()}/0")
     await agent.logged("redis_failure")
@@ -63,7 +102,7 @@ async def test_sigterm_while_redis_is_away_ends_at_once_with_0(agents: Agents) -
 
 
 async def test_redis_that_goes_away_and_comes_back_is_survived(own_server: OwnServerFactory, tmp_path: Path) -> None:
-    server = own_server()
+    server = own_server(appendfsync="always")  # what it has confirmed it knows again
     agents = Agents(server.url, tmp_path)
     try:
         agent = await agents.start(http=True).ready()
@@ -81,6 +120,9 @@ async def test_redis_that_goes_away_and_comes_back_is_survived(own_server: OwnSe
             await publish(client, event="tick")
             await eventually(lambda: ticks_are(client, 2))
         assert await agent.terminate() == 0
+    except BaseException:
+        print(agent.log_text())
+        raise
     finally:
         agents.end()
 

@@ -149,11 +149,14 @@ async def test_alerts_are_delivered_once_and_in_order_by_two_dispatchers(agents:
 
 
 async def test_alert_nobody_listens_to_waits_and_is_given_up_in_the_end(agents: Agents, client: Redis) -> None:
-    dispatcher = agents.start("dispatcher", REDIS_AGENT_ALERT_DELIVERY_TTL_SECONDS=1)
+    dispatcher = agents.start("dispatcher", REDIS_AGENT_ALERT_DELIVERY_TTL_SECONDS=1, http=True)
     entry = await client.xadd(OUTBOX, {"data": '{"type":"error","severity":"high","alert_id":"a"}', "at": 0})
     line = await dispatcher.logged("alert_undelivered")
     assert line["waited_ms"] >= 1000
     assert await client.smembers("redis_agent:alerts:undelivered") == {entry}
+    assert [entry_id for entry_id, _ in await client.xrange(OUTBOX)] == [entry], "it stays in the history"
+    _, text = await http(dispatcher, "/metrics")
+    assert 'redis_agent_alerts_total{outcome="undelivered",severity="high",type="error"} 1.0' in text
 
 
 async def test_formulas_appear_under_their_plain_names(agents: Agents, client: Redis) -> None:

@@ -43,7 +43,7 @@ async def test_what_an_operator_buries_is_taken_once_for_the_counter(raw: Redis)
 @pytest.mark.parametrize("seed", range(6))
 async def test_trim_never_removes_what_some_group_has_not_read_and_acked(raw: Redis, seed: int) -> None:
     rng = random.Random(seed)
-    groups = ["g1", "g2", "g3"][: rng.randint(0, 3)]
+    groups = [keys.GROUP, "g2", "g3"][: rng.randint(1, 3)]
     unread: dict[str, list[bytes]] = {group: [] for group in groups}
     pending: dict[str, list[bytes]] = {group: [] for group in groups}
     for group in groups:
@@ -64,7 +64,7 @@ async def test_trim_never_removes_what_some_group_has_not_read_and_acked(raw: Re
                 await raw.xack(keys.STREAM, group, *acked)
                 pending[group] = [i for i in pending[group] if i not in acked]
         limit, before = rng.randint(0, 30), await raw.xlen(keys.STREAM)
-        trimmed, over = await trim(raw, keys.STREAM, limit)
+        trimmed, over = await trim(raw, limit)
         left = [entry_id for entry_id, _ in await raw.xrange(keys.STREAM)]
         needed = {i for group in groups for i in unread[group] + pending[group]}
         assert needed <= set(left)
@@ -75,12 +75,13 @@ async def test_trim_never_removes_what_some_group_has_not_read_and_acked(raw: Re
 
 
 async def test_trim_of_a_stream_that_is_not_there_is_no_error(raw: Redis) -> None:
-    assert await trim(raw, keys.STREAM, 10) == (0, 0)
+    assert await trim(raw, 10) == (0, 0)
 
 
 async def test_trim_takes_at_most_a_thousand_entries_a_call(raw: Redis) -> None:
     await fill(raw, 3_500)
-    steps = [await trim(raw, keys.STREAM, 1_000) for _ in range(3)]
+    await all_read(raw)
+    steps = [await trim(raw, 1_000) for _ in range(3)]
     assert steps == [(1_000, 1_500), (1_000, 500), (500, 0)]
 
 
@@ -102,6 +103,27 @@ async def test_consumer_that_holds_entries_is_never_removed(raw: Redis) -> None:
 async def test_consumer_seen_lately_is_kept(raw: Redis) -> None:
     await read_events(raw, event_stream(raw))
     assert await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=60).remove_consumers() == []
+
+
+async def all_read(client: Redis) -> None:
+    """The workers' group is not there, and had read everything."""
+    await client.set(keys.FLOOR, "99999999999999-0")
+
+
+@pytest.mark.parametrize("floor", [None, 3])
+async def test_what_a_lost_group_has_not_read_stays_and_past_the_hard_limit_is_counted(
+    raw: Redis, floor: int | None
+) -> None:
+    await fill(raw, 30)
+    ids = [entry_id for entry_id, _ in await raw.xrange(keys.STREAM)]
+    if floor is not None:
+        await raw.set(keys.FLOOR, ids[floor])
+    read = 0 if floor is None else floor + 1
+    await raw.xgroup_create(keys.STREAM, "another", id="$")
+
+    assert (await trim(raw, 0))[0] == read
+    assert await trim_hard(raw, 10) == (20 - read, 20 - read)
+    assert (await raw.xrange(keys.STREAM))[0][0] == ids[20]
 
 
 async def fill(client: Redis, count: int, *, first_ms: int = 0, data: bytes = b"x") -> None:
@@ -126,7 +148,7 @@ async def test_hard_limit_removes_what_a_forgotten_group_has_not_read_and_counts
 @pytest.mark.parametrize("seed", range(4))
 async def test_what_the_hard_limit_drops_unread_or_unacked_is_counted_exactly(raw: Redis, seed: int) -> None:
     rng = random.Random(seed)
-    groups = ["g1", "g2"][: rng.randint(0, 2)]
+    groups = [keys.GROUP, "g2"][: rng.randint(1, 2)]
     for group in groups:
         await raw.xgroup_create(keys.STREAM, group, id="0", mkstream=True)
     await fill(raw, 300)
@@ -159,6 +181,8 @@ async def test_age_trims_what_is_older_but_never_what_a_group_has_not_read_and_a
     await raw.xreadgroup("g", "c", {keys.STREAM: ">"}, count=240)
     await raw.xack(keys.STREAM, "g", *old[:180], *old[181:240])
 
+    await all_read(raw)
+
     def house(age_seconds: float) -> Housekeeping:
         return Housekeeping(
             raw, stream_max=1000, stream_hard=1000, consumer_expiry_seconds=0,
@@ -177,7 +201,8 @@ async def test_age_trims_what_is_older_but_never_what_a_group_has_not_read_and_a
 
 async def test_stream_that_is_past_its_age_altogether_is_emptied_a_thousand_at_a_time(raw: Redis) -> None:
     await fill(raw, 2_500, first_ms=1)
-    steps = [await trim(raw, keys.STREAM, 5_000, max_age_ms=1000) for _ in range(4)]
+    await all_read(raw)
+    steps = [await trim(raw, 5_000, max_age_ms=1000) for _ in range(4)]
     assert [trimmed for trimmed, _ in steps] == [1_000, 1_000, 500, 0]
     assert [bool(over) for _, over in steps] == [True, True, False, False]
 
@@ -185,10 +210,11 @@ async def test_stream_that_is_past_its_age_altogether_is_emptied_a_thousand_at_a
 @pytest.mark.parametrize("hard", [False, True])
 async def test_large_entries_are_trimmed_a_megabyte_at_a_time(raw: Redis, hard: bool) -> None:
     await fill(raw, 40, data=b"x" * 500_000)
+    await all_read(raw)
     if hard:
-        removed, _ = await trim_hard(raw, keys.STREAM, 1)
+        removed, _ = await trim_hard(raw, 1)
     else:
-        removed, _ = await trim(raw, keys.STREAM, 1)
+        removed, _ = await trim(raw, 1)
     assert 1 <= removed <= 20
 
 
@@ -234,6 +260,6 @@ async def test_trimming_frees_memory_also_where_the_server_is_out_of_it(raw: Red
         await house.trim_hard(keep_going=lambda: True)
         assert await raw.xlen(keys.STREAM) < 700
         await raw.xgroup_setid(keys.STREAM, keys.GROUP, "$")
-        assert (await trim(raw, keys.STREAM, 400))[0] > 0
+        assert (await trim(raw, 400))[0] > 0
     finally:
         await raw.config_set("maxmemory", usual)

@@ -141,10 +141,37 @@ async def test_delivery_is_counted_when_it_is_together_with_others_and_later_onl
         return entry.deliveries, (await pending(raw))[given]["times_delivered"]
 
     assert [await taken() for _ in range(3)] == [(2, 2), (3, 2), (3, 2)]
-    await bob.count_delivery(given, 9)
-    assert (await pending(raw))[given]["times_delivered"] == 2, "it is not bob's"
-    await ann.count_delivery(given, 3)
+    (entry,) = (await ann.reclaim(idle_ms=0, every_ms=0, count=10)).entries
+    assert entry.later
+    assert entry.data is None
+    assert await bob.take_alone(entry) is None, "it is not bob's"
+    await bob.forgive(given)
+    assert (await pending(raw))[given]["times_delivered"] == 2
+    alone = await ann.take_alone(entry)
+    assert alone is not None
+    assert (alone.data, alone.deliveries) == (b"{}", 3)
     assert await taken() == (4, 3)
+    await ann.forgive(given)
+    assert await taken() == (2, 2)
+
+
+async def test_entry_that_is_gone_is_not_taken_alone_and_not_forgiven(raw: Redis) -> None:
+    (given,) = await held(raw, 1, by="ann")
+    ann = event_stream(raw, "ann")
+    (entry,) = (await ann.read_own(after="0-0", count=1)).entries
+    await raw.xdel(keys.STREAM, given)
+    assert await ann.take_alone(entry) is None
+    await ann.forgive(given)
+    assert await pending(raw) == {}
+
+
+async def test_taking_renews_the_hold_also_on_what_is_tried_alone_later(raw: Redis) -> None:
+    given = await held(raw, 2, by="ann")
+    await raw.xclaim(keys.STREAM, keys.GROUP, "ann", 0, given[1:], retrycount=4)
+    await raw.xclaim(keys.STREAM, keys.GROUP, "ann", 0, given, idle=60_000, justid=True)
+    own = await event_stream(raw, "ann").read_own(after="0-0", count=9)
+    assert [(entry.deliveries, entry.later) for entry in own.entries] == [(2, False), (5, True)]
+    assert all(row["time_since_delivered"] < 60_000 for row in (await pending(raw)).values())
 
 
 async def test_own_pending_entries_are_found_in_steps_also_where_all_of_one_are_gone(raw: Redis) -> None:

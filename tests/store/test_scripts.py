@@ -136,10 +136,12 @@ async def run_every_wrapper(raw: Redis) -> None:
     await stream.reclaim(idle_ms=1000, every_ms=1000, count=1)
     await raw.xadd(keys.STREAM, {"data": "{}"})
     (entry,) = await stream.read_new(count=1, block_ms=1)
-    assert (await stream.read_own(after="0-0", count=1)).looked_to == entry.id
-    await stream.count_delivery(entry.id, 1)
+    own = await stream.read_own(after="0-0", count=1)
+    assert own.looked_to == entry.id
+    assert await stream.take_alone(own.entries[0]) == own.entries[0]
+    await stream.forgive(entry.id)
     await stream.apply(Batch([entry.id]))
-    await trim(raw, keys.STREAM, 0)
+    await trim(raw, 0)
     await Aggregates(raw).write_derived([DerivedUpdate("e", "1", {"rate": "1"}, ["old"])])
     await Outbox(raw).raise_([alert(1)])
     delivery = Delivery(reader=raw, client=raw, consumer="me", channel=CHANNEL)

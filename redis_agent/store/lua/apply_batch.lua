@@ -81,6 +81,22 @@ local function later(a, b)
   return tonumber(a_ms) > tonumber(b_ms)
 end
 
+-- HMGET in slices, for the same reason as HSET; an error is given back.
+local function hmget(key, names)
+  local values = {}
+  for from = 1, math.max(1, #names), 2000 do
+    local to = math.min(from + 1999, #names)
+    local found = redis.pcall('HMGET', key, unpack(names, from, to))
+    if found.err then
+      return found
+    end
+    for n = from, to do
+      values[n] = found[n - from + 1]
+    end
+  end
+  return values
+end
+
 -- HSET in slices: Lua passes a few thousand arguments at once at most.
 local function hset(key, pairs_flat)
   for from = 1, #pairs_flat, 2000 do
@@ -162,7 +178,7 @@ for e, change in ipairs(plan.experiments) do
     end
     state_names[g] = 'latest:' .. gauge[1]
   end
-  local values = redis.pcall('HMGET', aggregate, unpack(names))
+  local values = hmget(aggregate, names)
   if values.err then
     return conflict(e, aggregate, values.err)
   end
@@ -174,7 +190,7 @@ for e, change in ipairs(plan.experiments) do
   end
   local known = {}
   if #change.gauges > 0 then
-    known = redis.pcall('HMGET', fold_state, unpack(state_names))
+    known = hmget(fold_state, state_names)
     if known.err then
       return conflict(e, fold_state, known.err)
     end
@@ -374,8 +390,8 @@ if left[1] > 0 then
     floor = string.format('%.0f', tonumber(ms) - 1) .. '-18446744073709551615'
   end
   local first, last = ARGV[4], ARGV[3 + n]
-  if redis.call('HLEN', ABOVE) >= 20000 then
-    -- Somebody has held an entry for very long: what is remembered is bounded, too.
+  if redis.call('HLEN', ABOVE) >= (plan.contiguous and 20000 or 2000) then
+    -- Somebody has held an entry for very long: what is remembered is bounded, too, lists of single ids the more.
   elseif plan.contiguous and later(first, oldest) then
     redis.call('HSET', ABOVE, first, first .. '..' .. last)
   elseif later(last, oldest) then

@@ -104,14 +104,17 @@ while ranges[at] do
   if not reply then
     break
   end
-  local done = {}
+  local done, parked = {}, {}
   for _, entry in ipairs(reply[1][2]) do
-    if was_applied(entry[1]) then
-      done[#done + 1] = entry[1]
-    end
+    local list = was_applied(entry[1]) and done or parked
+    list[#list + 1] = entry[1]
   end
   if #done > 0 then
     redis.call('XACK', KEYS[1], ARGV[1], unpack(done))
+  end
+  if #parked > 0 then -- nobody has seen them
+    parked[#parked + 1], parked[#parked + 2], parked[#parked + 3] = 'RETRYCOUNT', 0, 'JUSTID'
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, unpack(parked))
   end
 end
 

@@ -2,12 +2,13 @@
 -- Trim the oldest entries of a stream, those over its length and those past their age, but never one that some group
 -- has not read and acked. At most 1000 a call, and of large ones what makes a megabyte, so that the server is not held up
 -- (it looks at whole entries); call again while it trims.
--- KEYS: stream
--- ARGV: max_length, max_age_ms (0: whatever their age)
+-- A group that must be there and is not, counts as one that has read up to its floor: it will be created there.
+-- KEYS: stream, floor
+-- ARGV: max_length, group, max_age_ms (0: whatever their age)
 -- returns: {trimmed, over}: entries removed, and 1 or more while there may be more to remove: entries by which the
 --          stream is still too long, or 1 where only age says so
 -- cost: O(N) for N entries removed
-local STREAM, max_age_ms = KEYS[1], tonumber(ARGV[2])
+local STREAM, max_age_ms = KEYS[1], tonumber(ARGV[3])
 local surplus = redis.call('XLEN', STREAM) - tonumber(ARGV[1])
 if surplus <= 0 and max_age_ms == 0 then
   return {0, 0}
@@ -52,6 +53,13 @@ local function must_stay(id)
     keep, whole = id, false
   end
 end
+local function must_be_read(delivered)
+  local unread = redis.call('XRANGE', STREAM, '(' .. delivered, '+', 'COUNT', 1)
+  if unread[1] then
+    must_stay(unread[1][1])
+  end
+end
+local missing = true
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', STREAM)) do
   local group, delivered
   for n = 1, #info, 2 do
@@ -61,14 +69,15 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', STREAM)) do
       delivered = info[n + 1]
     end
   end
-  local unread = redis.call('XRANGE', STREAM, '(' .. delivered, '+', 'COUNT', 1)
-  if unread[1] then
-    must_stay(unread[1][1])
-  end
+  missing = missing and group ~= ARGV[2]
+  must_be_read(delivered)
   local pending = redis.call('XPENDING', STREAM, group)
   if pending[1] > 0 then
     must_stay(pending[2])
   end
+end
+if missing then
+  must_be_read(redis.call('GET', KEYS[2]) or '0-0')
 end
 local trimmed
 if keep then

@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Trim a stream that has passed its hard limit, whatever groups have read: bounded memory is worth more by then. What
 -- some group had not read and acked is counted, for good. At most 1000 a call, and of large entries what makes a megabyte.
--- KEYS: stream, scheduler
--- ARGV: hard_limit
+-- A group that must be there and is not, counts as one that has read up to its floor: it will be created there.
+-- KEYS: stream, scheduler, floor
+-- ARGV: hard_limit, group
 -- returns: {removed, unread}: entries removed, and how many of them some group had not read and acked
 -- cost: O(N * G) for N entries removed and G groups
 local STREAM = KEYS[1]
@@ -25,7 +26,16 @@ while #ids < math.min(surplus, 1000) and bytes <= 1048576 do
   end
   from = '(' .. ids[#ids]
 end
-local unread, needed = 0, {}
+local unread, needed, missing = 0, {}, true
+local function must_be_read(delivered)
+  local ms, seq = parts(delivered)
+  for _, id in ipairs(ids) do
+    local id_ms, id_seq = parts(id)
+    if id_ms > ms or (id_ms == ms and id_seq > seq) then
+      needed[id] = true
+    end
+  end
+end
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', STREAM)) do
   local group, delivered
   for n = 1, #info, 2 do
@@ -35,16 +45,14 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', STREAM)) do
       delivered = info[n + 1]
     end
   end
-  local ms, seq = parts(delivered)
-  for _, id in ipairs(ids) do
-    local id_ms, id_seq = parts(id)
-    if id_ms > ms or (id_ms == ms and id_seq > seq) then
-      needed[id] = true
-    end
-  end
+  missing = missing and group ~= ARGV[2]
+  must_be_read(delivered)
   for _, row in ipairs(redis.call('XPENDING', STREAM, group, ids[1], ids[#ids], #ids)) do
     needed[row[1]] = true
   end
+end
+if missing then
+  must_be_read(redis.call('GET', KEYS[3]) or '0-0')
 end
 for _, id in ipairs(ids) do
   if needed[id] then
