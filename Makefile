@@ -68,8 +68,9 @@ type: $(READY) ## mypy --strict
 bench: $(READY) ## speed, side by side with the bare loops
 	@$(BIN)/python -m bench $(ARGS)
 
+# Everything that docs/reliability.md promises: its tests in `make test`, and their long forms.
 fault: $(READY) ## kill, stop and cut off real processes; MINUTES=30 for long, SEED=123 to do one again
-	@MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m pytest -s -m fault tests/fault tests/bridges $(ARGS)
+	@MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m pytest -s tests/fault tests/bridges tests/integration tests/store $(ARGS)
 
 # uv is only what resolves here. What it writes names no index, no path and no machine, and pins every platform's files.
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/uv pip compile --no-config --quiet --universal \

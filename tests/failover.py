@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_agent.embedded import EmbeddedServer
+from tests.conftest import OwnServerFactory
 from tests.processes import unused_port
 from tests.waiting import eventually
 
@@ -18,6 +20,18 @@ NAME = "themaster"
 SENTINELS = 3
 QUORUM = 2
 DOWN_AFTER_MS = 500
+
+
+async def replica_of(server: EmbeddedServer, start: OwnServerFactory) -> EmbeddedServer:
+    replica = start(replicaof=f"127.0.0.1 {server.port}")
+    client: Redis = Redis.from_url(replica.url)
+
+    async def in_sync() -> bool:
+        return (await client.info("replication"))["master_link_status"] == "up"
+
+    await eventually(in_sync, 20, what="the replica is in sync")
+    await client.aclose()
+    return replica
 
 
 class Replicated:

@@ -6,8 +6,10 @@ import random
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 from redis.asyncio import Redis
@@ -15,6 +17,8 @@ from redis.asyncio import Redis
 from tests.processes import ROOT
 
 EXPERIMENTS = [f"exp_{n}" for n in range(5)]
+# The one that may have criteria, and the rate that it may have.
+JUDGED, RATE = EXPERIMENTS[0], "reply_rate"
 
 
 class Ledger:
@@ -23,11 +27,15 @@ class Ledger:
     Args:
         rng: of the events.
         error_types: how many different errors an experiment may have.
+        criteria: of JUDGED: each with the number of emails sent from which it is met.
     """
 
-    def __init__(self, rng: random.Random, *, error_types: int = 2) -> None:
+    def __init__(
+        self, rng: random.Random, *, error_types: int = 2, criteria: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         self._rng = rng
         self._error_types = error_types
+        self._criteria = criteria
         self.events: list[bytes] = []
         self.hostile: list[bytes] = []
         self.raw: dict[str, list[bytes]] = defaultdict(list)
@@ -70,6 +78,12 @@ class Ledger:
         self.raw[experiment].append(event.encode())
         return event.encode()
 
+    @property
+    def met(self) -> set[str]:
+        """The criteria that are met by all that was published."""
+        sent = self.counters[JUDGED]["email_sent"]
+        return {criterion for criterion, needed in self._criteria.items() if sent >= needed}
+
     def aggregate(self, experiment: str) -> dict[str, str]:
         """The aggregate hash without its times."""
         fields = {"events_total": str(len(self.raw[experiment]))}
@@ -93,8 +107,8 @@ class Account:
     Attributes:
         lost: events, by their number in the order of publishing, that are not in the stream or were not applied.
         twice: those that are in the stream, or were applied, more than once.
-        alerts_lost: errors that were not told.
-        alerts_twice: errors that were told more than once within their cooldown.
+        alerts_lost: errors, and criteria that are met, that were not told.
+        alerts_twice: those that were told more than once within their cooldown.
     """
 
     lost: list[int]
@@ -109,18 +123,26 @@ async def account(client: Redis, ledger: Ledger) -> Account:
     applied = Counter([fields[b"data"] for _, fields in await client.xrange("fullsend:metrics:dead")])
     for experiment in EXPERIMENTS:
         applied.update(await client.lrange(f"metrics:{experiment}", 0, -1))
-    told = Counter(await _errors_told(client))
+    told = Counter(await errors_told(client)) + Counter(await criteria_told(client))
+    owed = ledger.errors | {(JUDGED, criterion) for criterion in ledger.met}
     return Account(
         lost=[n for n, event in enumerate(ledger.events, 1) if not (stream[event] and applied[event])],
         twice=[n for n, event in enumerate(ledger.events, 1) if stream[event] > 1 or applied[event] > 1],
-        alerts_lost=len(ledger.errors - told.keys()),
-        alerts_twice=(told - Counter(ledger.errors)).total(),
+        alerts_lost=len(owed - told.keys()),
+        alerts_twice=(told - Counter(owed)).total(),
     )
 
 
-async def _errors_told(client: Redis) -> list[tuple[str, str]]:
-    alerts = [json.loads(fields[b"data"]) for _, fields in await client.xrange("fullsend:alerts")]
-    return [(alert["experiment_id"], alert["error_type"]) for alert in alerts if alert["type"] == "error"]
+async def errors_told(client: Redis) -> list[tuple[str, str]]:
+    return [(a["experiment_id"], a["error_type"]) for a in await _alerts(client) if a["type"] == "error"]
+
+
+async def criteria_told(client: Redis) -> list[tuple[str, str]]:
+    return [(a["experiment_id"], a["criterion"]) for a in await _alerts(client) if a["type"] == "success_threshold"]
+
+
+async def _alerts(client: Redis) -> list[dict[str, Any]]:
+    return [json.loads(fields[b"data"]) for _, fields in await client.xrange("fullsend:alerts")]
 
 
 def replay(url: str) -> tuple[int, dict[str, Any]]:
@@ -141,11 +163,12 @@ async def compare(client: Redis, ledger: Ledger) -> None:
         found = await client.hgetall(f"metrics_aggregated:{experiment}")
         fields = {f.decode(): v.decode() for f, v in found.items()}
         assert fields.pop("first_event_at") <= fields.pop("last_updated")
+        fields.pop(RATE, None)
         assert fields == ledger.aggregate(experiment)
         assert sorted(await client.lrange(f"metrics:{experiment}", 0, -1)) == sorted(ledger.raw[experiment])
     dead = await client.xrange("fullsend:metrics:dead")
     assert sorted(e[b"data"] for _, e in dead) == sorted(ledger.hostile)
-    assert sorted(await _errors_told(client)) == sorted(ledger.errors), "each error is told once within its cooldown"
+    assert sorted(await errors_told(client)) == sorted(ledger.errors), "each error is told once within its cooldown"
 
 
 async def check_replay(url: str, client: Redis) -> None:

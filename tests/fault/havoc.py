@@ -1,6 +1,7 @@
 """A seeded schedule of faults against real processes, each behind a proxy of its own, and a ledger of what is owed."""
 
 import asyncio
+import json
 import random
 import signal
 from collections import Counter
@@ -15,7 +16,7 @@ from redis.exceptions import RedisError
 
 from redis_agent.embedded import EmbeddedServer
 from tests.fault.proxy import Proxy
-from tests.ledger import Account, Ledger, account, check_replay, compare
+from tests.ledger import JUDGED, RATE, Account, Ledger, account, check_replay, compare, criteria_told
 from tests.processes import AgentProcess, Agents, unused_port
 from tests.waiting import eventually
 
@@ -26,6 +27,8 @@ LEASES = {role: f"redis_agent:lease:{role}" for role in ("bridge", "dispatcher",
 ROLES = {"bridge": 2, "worker": 3, "dispatcher": 2, "scheduler": 2}
 # So many that there is always an alert to raise and to deliver.
 ERROR_TYPES = 500
+# One after the other is met while the test runs, and told once.
+CRITERIA = {f"email_sent >= {needed}": needed for needed in range(2_000, 200_001, 2_000)}
 # Longer than any run, a week: an error that is told again within one was told twice.
 COOLDOWN_SECONDS = 604_800
 # Longer than the lease of a second under which the tests' agents run.
@@ -105,7 +108,7 @@ class Havoc:
     ) -> None:
         self._server = server
         self._rng = random.Random(seed)
-        self.ledger = Ledger(random.Random(seed + 1), error_types=ERROR_TYPES)
+        self.ledger = Ledger(random.Random(seed + 1), error_types=ERROR_TYPES, criteria=CRITERIA)
         self._rate = rate
         self._env = env or {}
         self.agents = Agents(server.url, directory)
@@ -164,6 +167,7 @@ class Havoc:
                 raise
 
     async def _start(self, stack: AsyncExitStack) -> None:
+        await self.define()
         listener = self._control.pubsub()
         stack.push_async_callback(listener.aclose)
         await listener.subscribe(ORCHESTRATOR)
@@ -173,6 +177,7 @@ class Havoc:
             "ALERT_COOLDOWN_SECONDS": COOLDOWN_SECONDS,
             "REDIS_AGENT_MAX_ERROR_ALERTS": ERROR_TYPES,
             "REDIS_AGENT_METRICS_LIST_LENGTH": EVENTS_KEPT,
+            "THRESHOLD_CHECK_INTERVAL_SECONDS": 2,
             **self._env,
         }
         for role, replicas in ROLES.items():
@@ -186,6 +191,12 @@ class Havoc:
                 )
                 self._victims.append(Victim(role, proxy, agent))
         await self._in_step()
+
+    async def define(self) -> None:
+        """One experiment has criteria and a rate: alerts are raised and derived metrics written all the time."""
+        metrics = [{"name": RATE, "formula": "reply / email_sent"}]
+        definition = {"success_criteria": json.dumps(list(CRITERIA)), "metrics": json.dumps(metrics)}
+        await self._control.hset(f"experiments:{JUDGED}", mapping=definition)
 
     async def _listen(self, listener: Any) -> None:
         async for message in listener.listen():
@@ -214,12 +225,15 @@ class Havoc:
     async def lose_replies(self, kind: str, times: int) -> int:
         """Lose replies of one kind, wherever it is sent next; how many were lost."""
         lost = 0
+        provoke = self._provoked.get(kind)
         for _ in range(times):
             await self._in_step()
             before = sum(v.proxy.lost[kind] for v in self._victims)
-            senders = [v for v in self._victims if v.proxy.seen[kind]]
+            senders = [v for v in self._victims if v.proxy.seen[kind] or provoke]
             for victim in senders[:1] if kind == "SUBSCRIBE" else senders:
                 victim.proxy.lose_replies(kind)
+            if provoke:
+                await provoke()
             if kind in ("SUBSCRIBE", "CLIENT", "HELLO", "SELECT"):  # only sent when a connection is made
                 self._rng.choice(senders[:1]).proxy.cut()
 
@@ -227,7 +241,7 @@ class Havoc:
                 return sum(v.proxy.lost[kind] for v in self._victims) > before
 
             try:
-                await eventually(some, 4, what=f"a reply of {kind} is lost")
+                await eventually(some, 10 if provoke else 4, what=f"a reply of {kind} is lost")
             except AssertionError:
                 break  # it is not sent in this state
             finally:
@@ -238,8 +252,50 @@ class Havoc:
         return lost
 
     def kinds(self) -> list[str]:
-        """Every kind of command that was sent so far."""
-        return sorted({kind for victim in self._victims for kind in victim.proxy.seen})
+        """Every kind of command that was sent so far, or is sent when something befalls an agent."""
+        return sorted({kind for victim in self._victims for kind in victim.proxy.seen} | self._provoked.keys())
+
+    @property
+    def _provoked(self) -> dict[str, Callable[[], Awaitable[Any]]]:
+        """What makes agents send what they do not send all the time."""
+        return {
+            "bridge_broken": self._cut_subscription,
+            "bridge_release": lambda: self._process("bridge", "SIGTERM"),
+            "lease_release": lambda: self._process("scheduler", "SIGTERM"),
+            "group_ensure": lambda: self._command("XGROUP", "DESTROY", STREAM, GROUP),
+            "EVAL": lambda: self._command("SCRIPT", "FLUSH"),
+            "ACL": lambda: self._process("worker", "SIGKILL"),
+            "CONFIG": lambda: self._process("worker", "SIGKILL"),
+            "XPENDING": lambda: self._process("worker", "SIGKILL"),
+            "renew": self._refuse_batches,
+            "raise_alerts": self._next_criterion,
+            "take": lambda: self._abandon(1),
+            "take_alone": lambda: self._abandon(3),
+            "forgive": lambda: self._abandon(3),
+        }
+
+    async def _refuse_batches(self) -> None:
+        """For a second nothing can be applied, so that workers keep what they have in hand; the bridges go on."""
+        index, stash = "redis_agent:experiments", "test:experiments"
+        async with self._control.pipeline(transaction=True) as pipe:
+            await pipe.rename(index, stash).set(index, "in the way").execute()
+        await asyncio.sleep(1)
+        async with self._control.pipeline(transaction=True) as pipe:
+            await pipe.delete(index).rename(stash, index).execute()
+
+    async def _next_criterion(self) -> None:
+        """The next criterion is met, and told."""
+        met = len(self.ledger.met)
+        await eventually(lambda: len(self.ledger.met) > met, 30, what="a criterion is met")
+
+    async def _abandon(self, deliveries: int) -> list[bytes]:
+        """Somebody reads some entries, as often as that, and is never seen again; their ids."""
+        given: list[Any] = []
+        while not given:
+            given = await self._control.xreadgroup(GROUP, "gone", {STREAM: ">"}, count=3, block=100)
+        ids = [entry_id for entry_id, _ in given[0][1]]
+        await self._control.xclaim(STREAM, GROUP, "gone", 0, ids, idle=60_000, retrycount=deliveries, justid=True)
+        return ids
 
     async def _in_step(self) -> None:
         """Every agent lives, and each bridge is in step: what it said before the last fault does not count."""
@@ -380,7 +436,9 @@ class Havoc:
         await eventually(self._all_delivered, 30, interval=0.1, what="every alert is delivered")
 
     async def _all_delivered(self) -> bool:
-        return all(fields[b"data"] in self.received for _, fields in await self._control.xrange(OUTBOX))
+        told = {criterion for _, criterion in await criteria_told(self._control)}
+        alerts = [fields[b"data"] for _, fields in await self._control.xrange(OUTBOX)]
+        return self.ledger.met <= told and all(alert in self.received for alert in alerts)
 
     async def _compare(self) -> Verdict:
         verdict = Verdict(

@@ -18,6 +18,7 @@ from redis_agent.store.client import connect
 from redis_agent.store.durability import Durability, Level
 from redis_agent.telemetry import Telemetry
 from tests.conftest import OwnServerFactory
+from tests.failover import replica_of
 from tests.fault.proxy import Proxy
 from tests.integration.flow import ORCHESTRATOR, alerts, http, mirror, ticks
 from tests.processes import AgentProcess, Agents
@@ -31,18 +32,6 @@ async def durability(url: str, level: Level) -> AsyncIterator[Durability]:
         yield Durability(client, level=level, replicas=1, telemetry=Telemetry())
     finally:
         await client.aclose()
-
-
-async def replica_of(server: EmbeddedServer, start: OwnServerFactory) -> EmbeddedServer:
-    replica = start(replicaof=f"127.0.0.1 {server.port}")
-    client: Redis = Redis.from_url(replica.url)
-
-    async def in_sync() -> bool:
-        return (await client.info("replication"))["master_link_status"] == "up"
-
-    await eventually(in_sync, 20, what="the replica is in sync")
-    await client.aclose()
-    return replica
 
 
 def believed(server: EmbeddedServer) -> bool:
