@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redis_agent.store.pending import PendingEntries
-from tests.fault.havoc import EVENTS_KEPT, LEASES, OUTBOX, PAUSE_SECONDS, READY, STREAM, Havoc
+from tests.fault.havoc import EVENTS_KEPT, LEASES, PAUSE_SECONDS, READY, STREAM, Havoc
 from tests.ledger import EXPERIMENTS, replay
 from tests.waiting import eventually
 
@@ -137,11 +137,6 @@ class Losses(Havoc):
 
         await eventually(still, 60, interval=0.1, what="all is in the stream, read and acked")
         await eventually(self._all_delivered, 30, interval=0.1, what="every alert is delivered")
-
-    async def _all_delivered(self) -> bool:
-        """Every alert but the summaries, of which only the newest must be."""
-        waiting = [f[b"data"] for _, f in await self._control.xrange(OUTBOX) if f[b"data"] not in self.received]
-        return all(json.loads(data)["type"] == "periodic_summary" for data in waiting)
 
     async def toll(self) -> Toll:
         applied: Counter[bytes] = Counter()
