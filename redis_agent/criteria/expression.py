@@ -179,12 +179,20 @@ class Within:
     duration: Duration
 
 
-Clause: TypeAlias = AfterCount | AfterTime | Within
+@dataclass(frozen=True, slots=True)
+class AtEnd:
+    """``at end``: judged only when the experiment is over; before that nothing is."""
+
+
+Clause: TypeAlias = AtEnd | AfterCount | AfterTime | Within
 
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """A condition with clauses; the condition is never itself ``Bounded``."""
+    """A condition with clauses; the condition is never itself ``Bounded``.
+
+    An ``AtEnd`` stands first, once: behind ``after 100 sends`` its words would belong to the noun.
+    """
 
     condition: Condition
     clauses: tuple[Clause, ...]
@@ -205,9 +213,12 @@ class Criterion:
             a rate on too little data, is never turned into a met one by a ``not`` above it.
         names: The metrics it reads, in order, each once.
         has_time_clause: Whether its truth can change by the clock alone.
+        spoken: Names out of prose that nobody declared: an event with the same words in another
+            order, or with a filler more or less, is what they mean.
     """
 
     condition: Condition
+    spoken: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     text: str = field(init=False, compare=False)
     plan: Condition = field(init=False, compare=False, repr=False)
     names: tuple[str, ...] = field(init=False, compare=False, repr=False)
@@ -286,6 +297,8 @@ def print_term(term: Term) -> str:
 
 def print_clause(clause: Clause) -> str:
     """The canonical text of a clause."""
+    if isinstance(clause, AtEnd):
+        return "at end"
     if isinstance(clause, AfterCount):
         return f"after {print_number(clause.count)} {clause.noun}"
     duration = clause.duration

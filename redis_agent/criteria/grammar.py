@@ -5,7 +5,7 @@ From loosest to tightest::
     or  ||            a > 1 or b > 1
     and  &&           a > 1 and b > 1
     not  !            not a > 1
-    clauses           a > 1 after 100 sends, a > 1 after 7 days, a > 1 within 2 weeks
+    clauses           a > 1 after 100 sends, a > 1 after 7 days, a > 1 within 2 weeks, a < 1 at end
     comparisons       < <= > >= == != (also = ≤ ≥ ≠ <>), chains 0.1 < x <= 0.3, flags x: true
     + -               a + b
     * /               replies / emails_sent * 100
@@ -32,6 +32,7 @@ from redis_agent.criteria.expression import (
     And,
     Arithmetic,
     ArithmeticOperator,
+    AtEnd,
     Bounded,
     Clause,
     Comparison,
@@ -192,6 +193,8 @@ class _Parser:
         while True:
             token = self._next
             power = _POWERS.get(token.text, 0) if token.kind == "operator" else 0
+            if token.kind == "name" and self._at_end():
+                power = _POWERS["after"]
             if power <= minimum:
                 self._open -= 1
                 return node, depth
@@ -285,11 +288,19 @@ class _Parser:
         clause = self._clause_body(token)
         condition = _condition(left, token.position)
         if isinstance(condition, Bounded):
-            return Bounded(condition.condition, (*condition.clauses, clause)), depth
+            return Bounded(condition.condition, _with(clause, condition.clauses)), depth
         self._check(depth + 1, token)
         return Bounded(condition, (clause,)), depth + 1
 
+    def _at_end(self) -> bool:
+        """Whether the next two words are ``at end``; they are names anywhere else."""
+        words = self._tokens[self._index : self._index + 2]
+        return [(word.kind, word.text.lower()) for word in words] == [("name", "at"), ("name", "end")]
+
     def _clause_body(self, word: Token) -> Clause:
+        if word.kind == "name":
+            self._take()
+            return AtEnd()
         amount = self._take()
         if amount.kind != "number":
             raise CriterionError(
@@ -299,6 +310,8 @@ class _Parser:
             )
         words: list[str] = []
         while self._next.kind == "name" and self._next.text.lower() not in _TRUTHS:
+            if words and words[0].lower() in _UNITS and self._at_end():
+                break
             words.append(self._take().text)
         unit = _UNITS.get(words[0].lower()) if len(words) == 1 else None
         if unit is not None:
@@ -321,6 +334,13 @@ class _Parser:
     def _check(self, depth: int, token: Token) -> None:
         if depth > MAX_DEPTH:
             raise CriterionError(f"this is nested deeper than {MAX_DEPTH} levels", token.position)
+
+
+def _with(clause: Clause, clauses: tuple[Clause, ...]) -> tuple[Clause, ...]:
+    """One more clause; ``at end`` comes first, once."""
+    if not isinstance(clause, AtEnd):
+        return (*clauses, clause)
+    return clauses if clause in clauses else (clause, *clauses)
 
 
 def _flat(items: tuple[Condition, ...], kind: type[And] | type[Or]) -> tuple[Condition, ...]:
