@@ -16,14 +16,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal
 
 from redis_agent.criteria import (
     Criterion,
     CriterionError,
+    CriterionKind,
     Evaluation,
     Metrics,
     MetricSpec,
+    Vocabulary,
     evaluate,
     is_base_field,
     parse_flag,
@@ -57,8 +59,6 @@ __all__ = [
 
 MAX_CRITERIA: Final = 100
 MAX_FILE_BYTES: Final = 1_000_000
-
-CriterionKind: TypeAlias = Literal["success", "failure"]
 
 _STATES: Final = frozenset({"", "draft", "ready", "running", "run", "completed", "failed", "archived"})
 _NOT_JUDGED: Final = frozenset({"archived", "failed"})
@@ -212,8 +212,9 @@ def parse_experiment(
         metrics = metric_specs(_metric_entries(specs_document, problems), problems)
     if not metrics:
         metrics = metric_specs(decoded(fields.get("metrics"), "metrics", problems), problems)
-    criteria = list(_criteria("success", fields, problems))
-    criteria += _criteria("failure", fields, problems)
+    vocabulary = Vocabulary(metrics)
+    criteria = list(_criteria("success", fields, vocabulary, problems))
+    criteria += _criteria("failure", fields, vocabulary, problems)
     if len(criteria) > MAX_CRITERIA:
         problems.append(f"only the first {MAX_CRITERIA} criteria are judged")
     created = fields.get("created_at")
@@ -344,7 +345,9 @@ def _metric_entries(document: Mapping[str, str] | str, problems: list[str]) -> o
     return None
 
 
-def _criteria(kind: CriterionKind, fields: Mapping[str, object], problems: list[str]) -> Iterator[JudgedCriterion]:
+def _criteria(
+    kind: CriterionKind, fields: Mapping[str, object], vocabulary: Vocabulary, problems: list[str]
+) -> Iterator[JudgedCriterion]:
     name = f"{kind}_criteria"
     value = decoded(fields.get(name), name, problems)
     if isinstance(value, str):
@@ -357,20 +360,20 @@ def _criteria(kind: CriterionKind, fields: Mapping[str, object], problems: list[
         problems.append(f"{name} is {kind_of(value)}, not a list")
         return
     for item in value[: MAX_CRITERIA + 1]:
-        yield _criterion(kind, item)
+        yield _criterion(kind, item, vocabulary)
 
 
-def _criterion(kind: CriterionKind, item: object) -> JudgedCriterion:
+def _criterion(kind: CriterionKind, item: object, vocabulary: Vocabulary) -> JudgedCriterion:
     criterion: Criterion | None = None
     problem = ""
     try:
         if isinstance(item, str):
             text = item.strip()
-            criterion = understand(item)
+            criterion = understand(item, vocabulary, kind)
         elif isinstance(item, dict) and len(item) == 1:
             key, value = next(iter(item.items()))
             text = f"{text_of(key)}: {shown(value)}"
-            criterion = _from_object(text_of(key), value)
+            criterion = _from_object(text_of(key), value, vocabulary, kind)
         else:
             text = shown(item)
             problem = f"a criterion is a text or an object with one key, not {kind_of(item)}"
@@ -382,7 +385,7 @@ def _criterion(kind: CriterionKind, item: object) -> JudgedCriterion:
     return JudgedCriterion(kind, text, criterion, problem, fingerprint)
 
 
-def _from_object(name: str, value: object) -> Criterion:
+def _from_object(name: str, value: object, vocabulary: Vocabulary, kind: CriterionKind) -> Criterion:
     """``{"account_restricted": true}``, and ``{"response_rate": "> 0.1"}``."""
     if isinstance(value, bool):
         return parse_flag(name, value)
@@ -390,7 +393,7 @@ def _from_object(name: str, value: object) -> Criterion:
         if value.strip().lower() in ("true", "false"):
             return parse_flag(name, value.strip().lower() == "true")
         if value.lstrip()[:1] in tuple("<>=!\u2265\u2264"):
-            return understand(f"{print_name(name)} {value}")
+            return understand(f"{print_name(name)} {value}", vocabulary, kind)
     raise CriterionError(f"{kind_of(value)} under {shown(name)} is no criterion", 0, "write true, or a comparison")
 
 

@@ -6,39 +6,47 @@ Pure: no clock, no client, no settings. ``understand`` reads a text, ``evaluate`
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
-
 from redis_agent.criteria.evaluation import Evaluation, evaluate
 from redis_agent.criteria.evidence import Evidence, rate_evidence
 from redis_agent.criteria.expression import Criterion, CriterionError, Formula, Number, print_name
 from redis_agent.criteria.grammar import parse, parse_flag, parse_formula
 from redis_agent.criteria.metrics import Metrics, MetricSpec, is_base_field
+from redis_agent.criteria.prose import CriterionKind, is_prose, looks_formal, read_prose
 from redis_agent.criteria.reading import Reading
-
-READERS: Final[tuple[Callable[[str], Criterion], ...]] = (parse,)
-"""Who tries to understand a text, in order. The patterns of prose join behind the grammar."""
+from redis_agent.criteria.vocabulary import Vocabulary
 
 
-def understand(text: str) -> Criterion:
-    """Reads a criterion as people write it: the formal grammar first, then the other readers.
+def understand(text: str, vocabulary: Vocabulary | None = None, kind: CriterionKind = "success") -> Criterion:
+    """Reads a criterion as people write it: the formal grammar first, then the patterns of prose.
+
+    Args:
+        text: A criterion.
+        vocabulary: The metrics of its experiment, which the words of prose are matched to.
+        kind: A failure criterion in prose describes the failure.
 
     Raises:
-        CriterionError: Nobody understands it; the error is the formal grammar's.
+        CriterionError: Nobody understands it. Where the text looks like the grammar, the error is
+            the grammar's and names the place; else it says what the prose lacks, and the nearest
+            thing that could be understood.
     """
-    first: CriterionError | None = None
-    for reader in READERS:
-        try:
-            return reader(text)
-        except CriterionError as error:
-            first = first or error
-    raise first or CriterionError("nobody reads criteria")
+    try:
+        return parse(text)
+    except CriterionError as error:
+        formal = error
+    if not is_prose(text):
+        raise formal
+    try:
+        return read_prose(text, vocabulary or Vocabulary(), kind)
+    except CriterionError as error:
+        if looks_formal(text):
+            raise formal from error
+        raise error from formal
 
 
 __all__ = [
-    "READERS",
     "Criterion",
     "CriterionError",
+    "CriterionKind",
     "Evaluation",
     "Evidence",
     "Formula",
@@ -46,6 +54,7 @@ __all__ = [
     "Metrics",
     "Number",
     "Reading",
+    "Vocabulary",
     "evaluate",
     "is_base_field",
     "parse",

@@ -14,9 +14,10 @@ criterion is depends on what it reads:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from redis_agent.criteria.evidence import Evidence, compares, rate_evidence
@@ -24,6 +25,7 @@ from redis_agent.criteria.expression import (
     AfterCount,
     AfterTime,
     And,
+    AtEnd,
     Bounded,
     Comparison,
     ComparisonOperator,
@@ -120,7 +122,9 @@ def evaluate(
         The state with its reason and the comparison that decided.
     """
     elapsed = None if started_at is None else (_aware(now) - _aware(started_at)).total_seconds()
-    judge = _Judge(metrics, elapsed, started_at, min_samples)
+    judge = _Judge(metrics, elapsed, started_at, min_samples, final)
+    if criterion.spoken:
+        judge.read = partial(metrics.read_spoken, spoken=criterion.spoken)
     literally = "the experiment is over" if final else ""
     return judge.condition(criterion.plan, literally, alpha)
 
@@ -128,7 +132,7 @@ def evaluate(
 class _Judge:
     """One evaluation; ``literally`` says why values are taken literally, "" when they are not."""
 
-    __slots__ = ("_elapsed_seconds", "_metrics", "_min_samples", "_started_at")
+    __slots__ = ("_elapsed_seconds", "_final", "_metrics", "_min_samples", "_started_at", "read")
 
     def __init__(
         self,
@@ -136,8 +140,11 @@ class _Judge:
         elapsed_seconds: float | None,
         started_at: datetime | None,
         min_samples: int,
+        final: bool,
     ) -> None:
         self._metrics = metrics
+        self._final = final
+        self.read: Callable[[str], Reading] = metrics.read
         self._elapsed_seconds = elapsed_seconds
         self._started_at = started_at
         self._min_samples = min_samples
@@ -158,7 +165,7 @@ class _Judge:
         return Evaluation("unknown", "a plan has no negations")
 
     def _flag(self, flag: Flag) -> Evaluation:
-        reading = self._metrics.read(flag.name)
+        reading = self.read(flag.name)
         expected = 1.0 if flag.expected else 0.0
         if reading.value is None:
             return Evaluation("unknown", reading.reason, flag.name, "==", expected)
@@ -176,7 +183,7 @@ class _Judge:
     def _comparison(self, node: Comparison, literally: str, alpha: float) -> Evaluation:
         left_term, right_term = node.operands
         operator = node.operators[0]
-        read = self._metrics.read
+        read = self.read
         if type(left_term) is Name:
             metric = left_term.name
             left = read(metric)
@@ -253,7 +260,10 @@ class _Judge:
         """Judges the clauses first: what still waits is not met, and never literally so."""
         passed = late = ""
         for clause in node.clauses:
-            if isinstance(clause, AfterCount):
+            if isinstance(clause, AtEnd):
+                if not self._final:
+                    return self._waiting_for_end(node.condition, alpha)
+            elif isinstance(clause, AfterCount):
                 gate = self._count_gate(clause, names_of(node.condition))
                 if gate.state != "met":
                     return gate
@@ -276,6 +286,12 @@ class _Judge:
         if passed and result.state != "unknown" and literally not in result.reason:
             return replace(result, reason=f"{result.reason}; {passed}")
         return result
+
+    def _waiting_for_end(self, condition: Condition, alpha: float) -> Evaluation:
+        """What is judged at the end only, with what it would come to now."""
+        so_far = self.condition(condition, "", alpha)
+        reason = f"waits until the experiment is over; {so_far.reason} so far"
+        return replace(so_far, state="not_met", evidence=None, reason=reason)
 
     def _late_events(self, duration: Duration) -> str:
         """Why values judged after a deadline may not be those of the deadline, or ""."""

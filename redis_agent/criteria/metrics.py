@@ -6,13 +6,14 @@ names, and names are matched by words only where no exact one exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from redis_agent.criteria.documents import parse_moment
 from redis_agent.criteria.expression import Arithmetic, Formula, Negative, Number, Term, names_of
+from redis_agent.criteria.matching import matching
 from redis_agent.criteria.names import name_key, name_stems
 from redis_agent.criteria.reading import Reading, ReadingKind, as_number, unknown, value_of
 
@@ -150,6 +151,25 @@ class Metrics:
                 self._cache[name] = self._plain(name, spec)
             reading = self._cache[name]
         return reading
+
+    def read_spoken(self, name: str, spoken: Collection[str]) -> Reading:
+        """The same for a name out of prose; where nothing has it, the only one of the same words.
+
+        Args:
+            name: A metric.
+            spoken: The names that stand for words; any other is read as ``read`` does.
+        """
+        reading = self.read(name)
+        if reading.value is not None or name not in spoken:
+            return reading
+        bases = self._known()
+        alike = matching(name.split("_"), (*bases.counters, *bases.others, *self._specs))
+        if len(alike) > 1:
+            return unknown(name, f"{name} could be {_listed(alike)}")
+        if not alike or alike[0] == name:
+            return reading
+        found = self.read(alike[0])
+        return found.under(name, found.scale)
 
     def computed(self, name: str) -> Reading | None:
         """The reading of a metric when its value comes from its own formula, else None."""

@@ -1,0 +1,239 @@
+"""Criteria as people and LLMs write them, read into the same expression as the formal grammar.
+
+Deterministic: a sentence is cut into pieces (``phrases``), freed of reasons and clauses
+(``sentence``, ``clauses``), split at ``or`` and ``and``, and each comparison is read by the first of
+the patterns of ``statements`` that fits, its words matched to metrics (``vocabulary``, ``matching``).
+Whatever is left over and could change the meaning makes the whole unsupported: a criterion that is
+not judged costs a look, one that is guessed costs the trust in all others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final, Literal, TypeAlias
+
+from redis_agent.criteria.clauses import Clauses
+from redis_agent.criteria.expression import (
+    AfterCount,
+    AfterTime,
+    And,
+    Arithmetic,
+    AtEnd,
+    Bounded,
+    Clause,
+    Comparison,
+    Condition,
+    Criterion,
+    CriterionError,
+    Name,
+    Or,
+    Term,
+    Within,
+    print_condition,
+)
+from redis_agent.criteria.grammar import parse
+from redis_agent.criteria.phrases import UNITS, NotUnderstoodError, Piece, Quantity
+from redis_agent.criteria.sentence import sentence_of
+from redis_agent.criteria.statements import Statement, read_statement
+from redis_agent.criteria.tokens import MAX_TEXT
+from redis_agent.criteria.vocabulary import Subject, Vocabulary, threshold
+
+CriterionKind: TypeAlias = Literal["success", "failure"]
+
+_MAX_ALTERNATIVES: Final = 10
+_UNDERSCORED: Final = re.compile(r"\w_\w")
+_FORMAL: Final = re.compile(r"[`&|<>=!*/(]")
+_STOP_IF: Final = re.compile(
+    r"^\s*(?:(?:stop|abort|kill|pause|cancel|fail|end)\s+(?:it\s+|the\s+\w+\s+)?)?(?:if|when)\s+", re.IGNORECASE
+)
+_PHRASE: Final = re.compile(r"[^\W\d_]{2,}\s+[^\W\d_]{2,}")
+
+
+def is_prose(text: object) -> bool:
+    """Whether something is a text that is looked at at all; the length is asked before anything else."""
+    return isinstance(text, str) and len(text) <= MAX_TEXT and not text.isspace() and text != ""
+
+
+def looks_formal(text: str) -> bool:
+    """Whether a text was meant as the grammar: its signs, and no two plain words in a row."""
+    if _PHRASE.search(text) is not None and not _UNDERSCORED.search(text):
+        return False
+    return _FORMAL.search(text) is not None
+
+
+def read_prose(text: str, vocabulary: Vocabulary, kind: CriterionKind) -> Criterion:
+    """Reads a criterion in prose.
+
+    Args:
+        text: At most 2,000 characters and 60 words.
+        vocabulary: The experiment's metrics.
+        kind: A failure criterion says what failing is: ``Don't reach 5 replies`` is then judged
+            at the end, and is in a list of successes a limit.
+
+    Raises:
+        NotUnderstoodError: Nothing in it can be judged, or a reader could take it in two ways.
+    """
+    if len(text) > MAX_TEXT:
+        raise NotUnderstoodError(f"this text has {len(text)} characters, more than {MAX_TEXT}")
+    if kind == "failure":
+        text = _STOP_IF.sub("", text)
+    sentence = sentence_of(text)
+    clauses = sentence.clauses
+    statements, condition = _read(sentence.pieces, clauses, vocabulary)
+    if kind == "failure":
+        _check_failure(statements, condition)
+    found = _clauses(statements, clauses, kind)
+    criterion = Criterion(
+        Bounded(condition, found) if found else condition,
+        frozenset(statement.subject.name for statement in statements if not statement.subject.declared),
+    )
+    try:
+        same = parse(criterion.text) == criterion
+    except CriterionError:
+        same = False
+    if not same:
+        raise NotUnderstoodError("it has a name or a number that the grammar cannot write", criterion.text[:200])
+    return criterion
+
+
+def _check_failure(statements: Sequence[Statement], condition: Condition) -> None:
+    """A failure says what must not be; a wish among failures could mean its opposite.
+
+    Raises:
+        NotUnderstoodError: ``Keep bounce rate under 5%``, ``Don't exceed 5% bounce rate``.
+    """
+    for statement in statements:
+        if statement.wish or (statement.negation == "do not" and statement.operator == ">"):
+            text = print_condition(condition)
+            raise NotUnderstoodError(
+                "this says what is wanted, but stands among the failures", f"{text}, or not {text}"
+            )
+
+
+def _read(pieces: list[Piece], clauses: Clauses, vocabulary: Vocabulary) -> tuple[list[Statement], Condition]:
+    """The comparisons of a sentence, and the condition that they make together."""
+    if not any(piece.kind in ("number", "zero") for piece in pieces):
+        return _lasting(pieces, clauses, vocabulary)
+    parts, word = _alternatives(pieces)
+    if word == "":
+        statement = read_statement(pieces, vocabulary)
+        return [statement], statement.condition()
+    numbered = [any(piece.kind in ("number", "zero") for piece in part) for part in parts]
+    if all(numbered):
+        statements = [read_statement(part, vocabulary) for part in parts]
+        if any(statement.negation for statement in statements):
+            raise NotUnderstoodError("it is not clear how much of it the negation is about")
+        if clauses.clauses:
+            raise NotUnderstoodError("it is not clear which of the comparisons the time or count belongs to")
+        items = tuple(statement.condition() for statement in statements)
+        return statements, Or(items) if word == "or" else And(items)
+    if numbered.count(True) != 1 or not (numbered[0] or numbered[-1]):
+        raise NotUnderstoodError("it is not clear which number belongs to what: write a criterion for each")
+    return _shared(parts, word, vocabulary, first=numbered[0])
+
+
+def _alternatives(pieces: Sequence[Piece]) -> tuple[list[list[Piece]], str]:
+    """The parts between ``or``, or between ``and``."""
+    words = {piece.kind for piece in pieces if piece.kind in ("or", "and")}
+    if not words:
+        return [list(pieces)], ""
+    if len(words) > 1:
+        raise NotUnderstoodError("'and' and 'or' are mixed: write a criterion for each, or use parentheses")
+    word = next(iter(words))
+    parts: list[list[Piece]] = [[]]
+    for piece in pieces:
+        if piece.kind == word:
+            parts.append([])
+        else:
+            parts[-1].append(piece)
+    if any(not part for part in parts) or len(parts) > _MAX_ALTERNATIVES:
+        raise NotUnderstoodError(f"'{word}' joins nothing, or too much")
+    return parts, word
+
+
+def _shared(
+    parts: list[list[Piece]], word: str, vocabulary: Vocabulary, *, first: bool
+) -> tuple[list[Statement], Condition]:
+    """``More than 5 unsubscribes or negative replies``: one number for several things.
+
+    What is met must be met however one reads it. So ``more than 5`` is asked of each alone, ``fewer
+    than 5`` of all together, and ``no`` of every one.
+    """
+    whole = parts[0] if first else parts[-1]
+    statements = [read_statement(whole, vocabulary)]
+    place = next(index for index, piece in enumerate(whole) if piece.kind in ("number", "zero"))
+    for part in parts[1:] if first else parts[:-1]:
+        shared = [*whole[: place + 1], *part] if first else [*part, *_from_link(whole)]
+        statements.append(read_statement(shared, vocabulary))
+    if not first:
+        statements.reverse()
+    one = statements[0]
+    undeclared = any(not statement.subject.declared for statement in statements)
+    if (undeclared and one.quantity.value == 1) or any(statement.upper is not None for statement in statements):
+        raise NotUnderstoodError("it is not clear what the number belongs to: write a criterion for each")
+    zero = one.asked == "==" and one.value == 0
+    if word == "and" and not zero:
+        raise NotUnderstoodError("it is not clear whether the number is for each or for all together")
+    items = tuple(statement.condition() for statement in statements)
+    if zero:
+        return statements, And(items)
+    if one.asked in (">", ">="):
+        return statements, Or(items)
+    if one.quantity.percent or one.asked == "==":
+        raise NotUnderstoodError("it is not clear how these are counted together")
+    total: Term = Name(statements[0].subject.name)
+    for statement in statements[1:]:
+        total = Arithmetic("+", total, Name(statement.subject.name))
+    return statements, Comparison((total, items[0].operands[1]), (one.asked,))
+
+
+def _from_link(whole: Sequence[Piece]) -> list[Piece]:
+    """From the operator on: ``exceed 5``, ``> 5``."""
+    start = next(index for index, piece in enumerate(whole) if piece.kind in ("number", "zero"))
+    while start > 0 and (
+        whole[start - 1].kind == "operator" or whole[start - 1].text in ("of", "exceed", "reach", "is", "are")
+    ):
+        start -= 1
+    return list(whole[start:])
+
+
+def _lasting(pieces: Sequence[Piece], clauses: Clauses, vocabulary: Vocabulary) -> tuple[list[Statement], Condition]:
+    """``Time to first reply within 72 hours``: a deadline that is the value of a duration."""
+    words = [piece.text for piece in pieces if piece.kind == "word"]
+    deadline = clauses.clauses[0] if len(clauses.clauses) == 1 else None
+    subject: Subject | None = None
+    if isinstance(deadline, Within) and len(words) == len(pieces):
+        subject = vocabulary.declared([word for word in words if word not in ("is", "the")])
+    lasts = subject is not None and subject.spec is not None
+    if not lasts or subject is None or subject.spec is None or not isinstance(deadline, Within):
+        raise NotUnderstoodError("this names no number to compare with, so nothing can decide it")
+    if subject.spec.type != "duration" and subject.spec.unit.lower() not in UNITS:
+        raise NotUnderstoodError(f"{subject.name} is no length of time")
+    clauses.clauses.clear()
+    quantity = Quantity(deadline.duration.amount, unit=deadline.duration.unit)
+    statement = Statement(subject, "<=", quantity, quantity.value, counted=False, negation="")
+    number = threshold(subject, quantity.value, quantity)
+    return [statement], Comparison((Name(subject.name), number), ("<=",))
+
+
+def _clauses(statements: Sequence[Statement], found: Clauses, kind: CriterionKind) -> tuple[Clause, ...]:
+    """When it is judged.
+
+    What counts up from 0 is below any bound at first. So ``fewer than 5 replies within 7 days`` is
+    judged when the 7 days are over, and what ``can't`` be reached when the experiment is.
+    """
+    missed = any(
+        statement.negation == "can not" or (statement.negation in ("not", "do not") and kind == "failure")
+        for statement in statements
+        if statement.operator in (">", ">=")
+    )
+    late = missed or any(statement.counted and statement.is_upper_bound for statement in statements)
+    clauses: list[Clause] = [
+        AfterTime(clause.duration) if late and isinstance(clause, Within) else clause for clause in found.clauses
+    ]
+    growing = all(statement.counted and not statement.is_upper_bound for statement in statements)
+    waits = any(isinstance(clause, (AfterTime, AfterCount)) for clause in clauses)
+    if (missed and not waits) or (found.by_end and not growing):
+        clauses.insert(0, AtEnd())
+    return tuple(clauses)

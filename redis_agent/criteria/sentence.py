@@ -1,0 +1,144 @@
+"""One sentence of prose without what is said beside it: reasons, labels and clauses.
+
+Reasons explain and are left out: ``(bad list)``, ``- bad targeting``, ``, indicating a bad list``,
+``to validate ICP``. What limits or changes a criterion is never left out: an aside that begins with
+``excluding`` or ``per week`` makes the whole unsupported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from redis_agent.criteria.clauses import Clauses, is_clauses, take_clauses
+from redis_agent.criteria.expression import AfterCount
+from redis_agent.criteria.lexicon import (
+    LIMITS,
+    REASONS,
+    VAGUE,
+)
+from redis_agent.criteria.matching import stem
+from redis_agent.criteria.phrases import NotUnderstoodError, Piece, pieces_of
+
+_ASIDE: Final = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]")
+_MARKER: Final = re.compile(r"^(?:[^\w\s$€£¥<>=≥≤.'\"(]+|[0-9]{1,2}[.)])\s+")
+_ABBREVIATED: Final = re.compile(r"\b(min|max|no)\.(?=\s)", re.IGNORECASE)
+_SIGNS: Final = str.maketrans(
+    {"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2011": "-", "\u2212": "-"}
+)
+_GATES: Final = frozenset({"send", "sampl", "deliver", "recipient", "contact", "email", "messag", "visitor"})
+_MAX_LABEL: Final = 5
+
+
+@dataclass(slots=True)
+class Sentence:
+    """What is left of a text.
+
+    Attributes:
+        pieces: Of the comparison itself.
+        clauses: What was said about when.
+    """
+
+    pieces: list[Piece]
+    clauses: Clauses = field(default_factory=Clauses)
+
+
+def sentence_of(text: str) -> Sentence:
+    """Takes a text apart.
+
+    Raises:
+        NotUnderstoodError: It has more than one statement, or an aside that limits it.
+    """
+    plain = _MARKER.sub("", text.translate(_SIGNS).replace("\u2014", " - ").strip())
+    plain = _ABBREVIATED.sub(r"\1", plain)
+    clauses = Clauses()
+    asides = [match[1] or match[2] or "" for match in _ASIDE.finditer(plain)]
+    plain = _ASIDE.sub(" ", plain)
+    segments = _segments(pieces_of(plain))
+    while len(segments) > 1 and is_clauses(segments[0], clauses):
+        segments.pop(0)
+    at = next((n for n, segment in enumerate(segments) if _says_how_many(segment)), None)
+    if at is None:
+        raise NotUnderstoodError(_why_no_number(segments))
+    for label in segments[:at]:
+        if len(label) > _MAX_LABEL or any(piece.kind != "word" for piece in label):
+            raise NotUnderstoodError("what stands before the comparison may change it")
+    if at == 1 and all(piece.kind != "word" for piece in segments[1]):  # replies: 10+
+        segments[1] = [*segments[0], *segments[1]]
+    for aside in (*segments[at + 1 :], *(pieces_of(aside) for aside in asides)):
+        _aside(aside, clauses)
+    pieces = take_clauses(_without_commas(segments[at], clauses), clauses)
+    return Sentence(pieces, clauses)
+
+
+def _why_no_number(segments: Sequence[Sequence[Piece]]) -> str:
+    for piece in (piece for segment in segments for piece in segment):
+        if piece.text in VAGUE:
+            return f"'{piece.text}' is no number"
+        if piece.kind == "odd" and piece.text[:1].isdigit():
+            return f"'{piece.text}' is no number that is clear"
+    return "this names no number to compare with, so nothing can decide it"
+
+
+def _segments(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """The parts between semicolons, colons, full stops and spaced dashes."""
+    segments: list[list[Piece]] = [[]]
+    for piece in pieces:
+        if piece.kind == "break":
+            segments.append([])
+        else:
+            segments[-1].append(piece)
+    return [segment for segment in segments if segment]
+
+
+def _says_how_many(pieces: Sequence[Piece]) -> bool:
+    return any(piece.kind in ("number", "zero") for piece in pieces)
+
+
+def _aside(pieces: Sequence[Piece], clauses: Clauses) -> None:
+    """Leaves a reason out, keeps a clause, refuses what limits."""
+    if not pieces or is_clauses(pieces, clauses):
+        return
+    first = pieces[0]
+    if first.operator == ">=" and len(pieces) > 2 and (quantity := pieces[1].quantity) is not None:
+        nouns = [piece.text for piece in pieces[2:] if piece.kind == "word"]
+        if 0 < len(nouns) <= 3 and {stem(noun) for noun in nouns} & _GATES:
+            clauses.clauses.append(AfterCount(quantity.value, " ".join(nouns)))
+            return
+    limit = next((piece.text for piece in pieces[:1] if piece.kind != "quote" and piece.text in LIMITS), "")
+    if not limit:
+        limit = next((piece.text for piece in pieces if piece.text in ("excluding", "except", "unless", "per")), "")
+    if limit or first.kind in ("and", "or", "negation"):
+        raise NotUnderstoodError(f"what is said beside it limits it: '{limit or first.text} ...'")
+
+
+def _without_commas(pieces: list[Piece], clauses: Clauses) -> list[Piece]:
+    """The comparison between commas; clauses around it are kept, reasons behind it left out."""
+    parts: list[list[Piece]] = [[]]
+    for index, piece in enumerate(pieces):
+        following = pieces[index + 1].kind if index + 1 < len(pieces) else ""
+        if piece.kind == "comma" and following not in ("and", "or"):
+            parts.append([])
+        elif piece.kind != "comma":
+            parts[-1].append(piece)
+    core: list[Piece] = []
+    for part in parts:
+        if is_clauses(part, clauses):
+            continue
+        reason = bool(core) and bool(part) and part[0].text in REASONS and not _says_how_many(part)
+        if core and part and not reason:
+            raise NotUnderstoodError("there is more than one statement between the commas: write a criterion for each")
+        if not reason:
+            core = part
+    return _without_reason(core)
+
+
+def _without_reason(pieces: list[Piece]) -> list[Piece]:
+    """Without ``indicating a bad list`` behind the comparison."""
+    for index, piece in enumerate(pieces):
+        known = piece.kind == "word" and piece.text in REASONS - {"as", "so", "which", "since", "due"}
+        if known and index > 1 and _says_how_many(pieces[:index]) and not _says_how_many(pieces[index:]):
+            return pieces[:index]
+    return pieces

@@ -1,0 +1,401 @@
+"""One comparison of a sentence: the patterns of prose, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from redis_agent.criteria.expression import Comparison, ComparisonOperator, Condition, Name, print_condition
+from redis_agent.criteria.lexicon import (
+    ARTICLES,
+    ATTAIN,
+    DOWN,
+    EXCEED,
+    FALL,
+    GENERIC,
+    KEEP,
+    LIMITING,
+    LINKS,
+    MONEY,
+    PURPOSES,
+    RISE,
+    SPEAKERS,
+    TAILS,
+    UNCOUNTED,
+    UP,
+    WISHES,
+)
+from redis_agent.criteria.phrases import UNITS, NotUnderstoodError, Piece, Quantity
+from redis_agent.criteria.vocabulary import Subject, Vocabulary, threshold
+
+_NEGATED: Final[dict[ComparisonOperator, ComparisonOperator]] = {">": "<=", ">=": "<", "<": ">=", "<=": ">"}
+_UPPER_BOUNDS: Final = frozenset({"<", "<=", "=="})
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """A comparison in its parts, before anybody knows what it is about.
+
+    Attributes:
+        before: The words before the number.
+        behind: The words behind it.
+        quantity: The number; 0 of ``no replies``.
+        operator: ``at least``, ``>=``, ``or more``, None when nobody says.
+        negation: ``can not``, ``not``, ``is not``, ``do not`` (at the beginning) or "".
+        wish: It says what somebody wants (``keep``, ``must``), which is no failure.
+        zero: ``zero`` or ``no``.
+    """
+
+    before: tuple[str, ...]
+    behind: tuple[str, ...]
+    quantity: Quantity
+    operator: ComparisonOperator | None
+    negation: str
+    wish: bool
+    zero: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a comparison says.
+
+    Attributes:
+        subject: The metric.
+        operator: Before any negation.
+        quantity: Its number.
+        value: The number that counts: of a range the lower, of ``from 5% to 8%`` the second.
+        counted: It counts things (``5 replies``), which can only become more.
+        negation: As in ``Anatomy``.
+        wish: As in ``Anatomy``.
+        upper: The other end of ``between 20% and 40%``.
+    """
+
+    subject: Subject
+    operator: ComparisonOperator
+    quantity: Quantity
+    value: float
+    counted: bool
+    negation: str = ""
+    wish: bool = False
+    upper: float | None = None
+
+    @property
+    def asked(self) -> ComparisonOperator:
+        """The operator with the negation in it.
+
+        Raises:
+            NotUnderstoodError: ``not exactly 5``, or ``not between``.
+        """
+        if not self.negation:
+            return self.operator
+        if self.operator not in _NEGATED or self.upper is not None:
+            raise NotUnderstoodError("it is not clear what the negation leaves")
+        return _NEGATED[self.operator]
+
+    @property
+    def is_upper_bound(self) -> bool:
+        """Whether less is better here: true while nothing has happened yet."""
+        return self.asked in _UPPER_BOUNDS
+
+    def condition(self) -> Comparison:
+        """The comparison that it is."""
+        if self.value == 0 and self.asked == ">=":
+            raise NotUnderstoodError(f"{self.subject.name} is always at least 0")
+        number = threshold(self.subject, self.value, self.quantity)
+        name = Name(self.subject.name)
+        if self.upper is not None:
+            upper = threshold(self.subject, self.upper, self.quantity)
+            return Comparison((number, name, upper), ("<=", "<="))
+        return Comparison((name, number), (self.asked,))
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One way in which people write a comparison.
+
+    Attributes:
+        title: What it is called in the documentation.
+        examples: Sentences that it reads.
+        read: Gives the statement, or None when the comparison is not of this form.
+    """
+
+    title: str
+    examples: tuple[str, ...]
+    read: Callable[[Anatomy, Vocabulary], Statement | None]
+
+
+def anatomy_of(pieces: Sequence[Piece]) -> Anatomy:
+    """Finds the one number of a comparison and what stands around it.
+
+    Raises:
+        NotUnderstoodError: There are several, or a piece stands where it means nothing.
+    """
+    at = [index for index, piece in enumerate(pieces) if piece.kind in ("number", "zero")]
+    if len(at) != 1:
+        raise NotUnderstoodError("there is more than one number" if at else "there is no number to compare with")
+    number = pieces[at[0]]
+    before, behind = list(pieces[: at[0]]), list(pieces[at[0] + 1 :])
+    suffixes = [piece for piece in behind if piece.kind == "suffix"]
+    if suffixes and len(suffixes) == 1 and suffixes[0] in (behind[0], behind[-1]):
+        behind.remove(suffixes[0])
+    while len(before) > 1 and before[-1].text in ("a", "an", "of", "the", "just") and before[-2].kind == "operator":
+        before.pop()
+    operator = before.pop().operator if before and before[-1].kind == "operator" else None
+    negations = [piece.text for piece in before if piece.kind == "negation"]
+    if negations == ["not"] and before[0].kind == "negation":
+        negations = ["do not"]
+    before = [piece for piece in before if piece.kind != "negation"]
+    strange = next((piece.text for piece in (*before, *behind) if piece.kind != "word"), "")
+    if strange or len(negations) > 1:
+        raise NotUnderstoodError(f"'{strange or negations[0]}' means nothing that is clear where it stands")
+    zero = number.kind == "zero"
+    quantity = number.quantity or Quantity(0.0)
+    if zero and (operator is not None or suffixes):
+        raise NotUnderstoodError("it is not clear how nothing is compared")
+    return Anatomy(
+        tuple(piece.text for piece in before),
+        tuple(piece.text for piece in behind),
+        quantity,
+        "==" if zero else _operator(operator, suffixes[0].operator if suffixes else None, quantity),
+        negations[0] if negations else "",
+        not WISHES.isdisjoint(piece.text for piece in before),
+        zero,
+    )
+
+
+def _operator(
+    before: ComparisonOperator | None, behind: ComparisonOperator | None, quantity: Quantity
+) -> ComparisonOperator | None:
+    """The direction that ``at least``, ``+``, ``or more`` and a range give together."""
+    lower = quantity.plus or behind == ">="
+    if before is not None:
+        clash = (lower and before not in (">", ">=")) or (behind == "<=" and before not in ("<", "<="))
+        if clash or (quantity.upper is not None and before != ">="):
+            raise NotUnderstoodError("two directions, or two ends, are said at once")
+        return before
+    if behind is not None and quantity.plus and behind != ">=":
+        raise NotUnderstoodError("two directions are said at once")
+    return ">=" if lower else behind
+
+
+def read_zero(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
+    """``Zero refund requests``, ``Get no complaints``, ``Refunds are zero``."""
+    if not anatomy.zero and (anatomy.quantity.value != 0 or anatomy.operator is not None):
+        return None
+    if anatomy.negation:
+        raise NotUnderstoodError("it is not clear what 'not' and zero leave")
+    zero = replace(anatomy, operator="==")
+    return read_count(zero, vocabulary) if anatomy.behind else read_subject(zero, vocabulary)
+
+
+def read_subject(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
+    """``Reply rate >= 8%``, ``Keep bounce rate under 5%``, ``Open rate drops to 10%``."""
+    quantity, behind = _with_unit(anatomy)
+    words = [word for word in anatomy.before if word not in ("number", "count")]
+    lead = ""
+    while words and words[0] in SPEAKERS and vocabulary.declared(words) is None:
+        words.pop(0)
+    if len(words) > 1 and words[0] in (*KEEP, *UP, *DOWN, *ATTAIN) and vocabulary.declared(words) is None:
+        lead = words.pop(0)
+    link, words = _without_link(words)
+    declared = vocabulary.declared(_bare(words), rate=quantity.percent)
+    if not words or (behind and (behind[0] not in TAILS or declared is None)):
+        return None
+    value, operator = quantity.value, anatomy.operator
+    if quantity.upper is not None and "from" in link and lead in (*UP, *DOWN):
+        value, quantity = quantity.upper, replace(quantity, upper=None)
+        link.append("to")
+    elif "from" in link or "by" in link:
+        raise NotUnderstoodError("it is relative to something that is not known")
+    operator = operator or (">=" if anatomy.negation == "can not" else _direction(lead, link))
+    subject = declared or vocabulary.measured(_bare(words))
+    if operator is None and not quantity.between:
+        raise _no_direction(subject, quantity)
+    upper = quantity.upper if quantity.between else None
+    statement = Statement(
+        subject,
+        operator or ">=",
+        quantity,
+        value,
+        counted=False,
+        negation=anatomy.negation,
+        wish=anatomy.wish,
+        upper=upper,
+    )
+    return _with_tail(statement, behind)
+
+
+def read_count(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
+    """``At least 3 demo calls booked``, ``Win 4+ renewals``, ``Reach 60%+ activation rate``."""
+    before = [word for word in anatomy.before if word not in SPEAKERS]
+    if len(before) == 2 and before[1] in ("for", "from"):  # aim for 5, and hear from 5
+        before.pop()
+    behind = [word for word in anatomy.behind if word not in ARTICLES]
+    if behind[:2] == ["worth", "of"] or (behind[:1] in (["in"], ["of"]) and anatomy.quantity.money):
+        behind = behind[2 if behind[0] == "worth" else 1 :]
+    if len(behind) > 1 and behind[-1] in ("target", "goal", "mark", "threshold"):
+        behind.pop()
+    if not behind or len(before) > 1:
+        return None
+    verb = before[0] if before else ""
+    quantity, operator = anatomy.quantity, anatomy.operator
+    if verb in EXCEED:
+        operator, verb = operator or ">", ""
+    elif verb in (*UP, *RISE) and "to" in anatomy.before:
+        operator, verb = operator or ">=", ""
+    elif verb in (*UP, *DOWN, *RISE, *FALL, "keep", "maintain"):
+        if operator is None or "to" in anatomy.before:
+            raise NotUnderstoodError(f"it is not clear from where to '{verb}' it")
+        verb = ""
+    subject, cut = _counted(behind, verb, anatomy, vocabulary)
+    if quantity.percent and operator is None and verb not in GENERIC and not anatomy.negation:
+        raise _no_direction(subject, quantity)
+    statement = Statement(
+        subject,
+        operator or ">=",
+        quantity,
+        quantity.value,
+        counted=not quantity.percent,
+        negation=anatomy.negation,
+        wish=anatomy.wish,
+    )
+    return _with_tail(statement, behind[cut:])
+
+
+PATTERNS: Final = (
+    Pattern("nothing", ("Zero refund requests", "No spam complaints", "Refund requests: 0"), read_zero),
+    Pattern(
+        "a measure compared",
+        ("Reply rate >= 8%", "Keep bounce rate under 5%", "Reply rate drops below 3%", "Revenue of $10k or more"),
+        read_subject,
+    ),
+    Pattern(
+        "things counted",
+        ("At least 3 demo calls booked", "Win 4+ renewals", "Publish a dozen posts", "Reach 60%+ activation rate"),
+        read_count,
+    ),
+)
+"""Tried in this order; the first that reads a comparison decides."""
+
+
+def read_statement(pieces: Sequence[Piece], vocabulary: Vocabulary) -> Statement:
+    """Reads one comparison with the first pattern that fits.
+
+    Raises:
+        NotUnderstoodError: None fits.
+    """
+    anatomy = anatomy_of(pieces)
+    for pattern in PATTERNS:
+        statement = pattern.read(anatomy, vocabulary)
+        if statement is not None:
+            return statement
+    raise NotUnderstoodError("this is no comparison that is known", "at least 3 replies, or reply rate above 8%")
+
+
+def _no_direction(subject: Subject, quantity: Quantity) -> NotUnderstoodError:
+    text = f"{subject.name} >= {quantity.text} or {subject.name} <= {quantity.text}"
+    return NotUnderstoodError("it does not say whether more or less is meant", text)
+
+
+def _with_unit(anatomy: Anatomy) -> tuple[Quantity, tuple[str, ...]]:
+    """A unit of time behind the number belongs to it."""
+    behind = tuple(word for word in anatomy.behind if word not in ("total", "overall"))
+    if behind and behind[0] in UNITS and not anatomy.quantity.percent:
+        return replace(anatomy.quantity, unit=UNITS[behind[0]]), behind[1:]
+    return anatomy.quantity, behind
+
+
+def _without_link(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The verb between a subject and its number, and the subject."""
+    verbs = LINKS | ATTAIN | EXCEED | RISE | FALL | {"from", "by", "for", "between"}
+    end = len(words)
+    while end > 0 and words[end - 1] in verbs:
+        end -= 1
+    return list(words[end:]), list(words[:end])
+
+
+def _direction(lead: str, link: Sequence[str]) -> ComparisonOperator | None:
+    if not EXCEED.isdisjoint(link):
+        return ">"
+    if not ATTAIN.isdisjoint(link) or (not RISE.isdisjoint(link) and "to" in link):
+        return ">="
+    if not FALL.isdisjoint(link) and "to" in link:
+        return "<="
+    if lead in UP and "to" in link:
+        return ">="
+    if lead in DOWN and ("to" in link or "at" in link):
+        return "<="
+    return ">=" if lead in ATTAIN and link[-1:] in (["of"], ["to"]) else None
+
+
+def _bare(words: Sequence[str]) -> list[str]:
+    return [word for word in words if word not in ("the", "a", "an", "our")]
+
+
+def _counted(words: Sequence[str], verb: str, anatomy: Anatomy, vocabulary: Vocabulary) -> tuple[Subject, int]:
+    """What is counted, and how many words say it; an undeclared thing needs them all."""
+    rate = anatomy.quantity.percent
+    generic = not verb or verb in GENERIC
+    for cut in _cuts(words):
+        head = words[:cut]
+        subject = vocabulary.declared([verb, *head], rate=rate) if verb else None
+        if subject is None and generic:
+            subject = vocabulary.declared(head, rate=rate)
+        if subject is not None:
+            return subject, cut
+    stripped = [word for word in words if word not in ("total", "overall")]
+    if rate and generic:
+        return vocabulary.measured(stripped, strict=True), len(words)
+    if rate:
+        raise NotUnderstoodError(f"nothing is known that is a share of '{' '.join(words)[:80]}'")
+    if anatomy.quantity.money:
+        if stripped[-1] not in MONEY:
+            raise NotUnderstoodError(f"it is not clear what the money of '{' '.join(words)[:80]}' is")
+        return vocabulary.measured(stripped, strict=True), len(words)
+    _check_limits(words, anatomy, vocabulary)
+    purpose = _purpose(stripped)
+    one = anatomy.quantity.value == 1
+    return vocabulary.counted(stripped[:purpose], verb="" if generic else verb, one=one), len(words)
+
+
+def _check_limits(words: Sequence[str], anatomy: Anatomy, vocabulary: Vocabulary) -> None:
+    """Says what could be understood of ``10 replies in March``.
+
+    Raises:
+        NotUnderstoodError: A declared metric is limited by what stands behind it.
+    """
+    at = next((index for index, word in enumerate(words) if index and word in UNCOUNTED), 0)
+    if not at or _purpose(words) == at:
+        return
+    subject = vocabulary.declared(words[:at])
+    if subject is not None:
+        nearest = f"{subject.name} {anatomy.operator or '>='} {anatomy.quantity.text}"
+        raise NotUnderstoodError(f"'{' '.join(words[at:])[:60]}' limits it to what is not known", nearest)
+
+
+def _purpose(words: Sequence[str]) -> int:
+    """Where ``to validate the idea`` begins, or the end."""
+    for index in range(1, len(words) - 1):
+        if words[index] == "to" and words[index + 1] in PURPOSES:
+            return index
+    return len(words)
+
+
+def _cuts(words: Sequence[str]) -> list[int]:
+    """Ends of the thing counted, the longest first: all, then before each preposition."""
+    return [len(words), *(index for index in range(len(words) - 1, 0, -1) if words[index] in TAILS)]
+
+
+def _with_tail(statement: Statement, tail: Sequence[str]) -> Statement:
+    """The statement, when what is left over (``from discovered contacts``) does not change it."""
+    if tail and (not statement.subject.declared or not LIMITING.isdisjoint(tail)):
+        raise NotUnderstoodError(
+            f"'{' '.join(tail)[:60]}' limits it to what is not known", shown(statement.condition())
+        )
+    return statement
+
+
+def shown(condition: Condition) -> str:
+    """The text of what could be understood."""
+    return print_condition(condition)
