@@ -29,12 +29,12 @@ class Clauses:
     Attributes:
         clauses: In their order.
         by_end: ``by the end of the experiment``.
-        sampled: It had ``from 200 emails``, the planned size.
+        sample: ``from 200 emails``, the planned size.
     """
 
     clauses: list[Clause] = field(default_factory=list)
     by_end: bool = False
-    sampled: bool = False
+    sample: AfterCount | None = None
 
 
 def take_clauses(pieces: Sequence[Piece], into: Clauses) -> list[Piece]:
@@ -93,12 +93,7 @@ def _after(pieces: Sequence[Piece], start: int, into: Clauses) -> int:
     quantity = _count(pieces, index)
     if quantity is None:
         return start
-    nouns: list[str] = []
-    index += 1
-    while index < len(pieces) and pieces[index].kind == "word" and pieces[index].text not in _STOPS:
-        nouns.append(pieces[index].text)
-        index += 1
-    nouns = [noun.replace("-", "_").replace("'", "") for noun in nouns if noun not in _AUXILIARIES]
+    nouns, index = _nouns(pieces, index + 1)
     if not 0 < len(nouns) <= _MAX_NOUN or nouns[0] in UNITS:
         raise NotUnderstoodError(f"it is not clear what is counted in 'after {quantity.text}'", "after 100 sends")
     into.clauses.append(AfterCount(quantity.value, " ".join(nouns)))
@@ -154,14 +149,20 @@ def _sample(pieces: Sequence[Piece], start: int, into: Clauses) -> int:
     if quantity is None or _time(pieces, index) is not None:
         return start
     index += 1
-    nouns = 0
-    while index < len(pieces) and pieces[index].kind == "word" and pieces[index].text not in _STOPS:
-        nouns += 1
-        index += 1
-    if not 0 < nouns <= _MAX_NOUN:
+    nouns, index = _nouns(pieces, index)
+    if not 0 < len(nouns) <= _MAX_NOUN or into.sample is not None:
         return start
-    into.sampled = True
+    into.sample = AfterCount(quantity.value, " ".join(nouns))
     return index
+
+
+def _nouns(pieces: Sequence[Piece], index: int) -> tuple[list[str], int]:
+    """What is counted, and the index behind it."""
+    nouns: list[str] = []
+    while index < len(pieces) and pieces[index].kind == "word" and pieces[index].text not in _STOPS:
+        nouns.append(pieces[index].text.replace("-", "_").replace("'", ""))
+        index += 1
+    return [noun for noun in nouns if noun not in _AUXILIARIES], index
 
 
 def _skip(pieces: Sequence[Piece], index: int, words: frozenset[str]) -> int:

@@ -141,10 +141,10 @@ _SUFFIXES: Final[tuple[tuple[str, ComparisonOperator], ...]] = (
     ("or more|or higher|or greater|or better|or above|or over|or up|and above|and up|and over|and more", ">="),
     ("or fewer|or less|or lower|or below|or under|and below|and under", "<="),
 )
-_NEGATIONS: Final = (
-    "can't|cannot|can not|cant|couldn't|could not|unable to|not able to|inability to|failure to|failing to"
-    "|fails to|failed to|fail to|not reaching|not achieving|not hitting|not getting|not receiving"
-    "|miss|misses|missed|missing|fall short of|falls short of|falling short of"
+_CAN_NOT: Final = "can't|cannot|can not|cant|couldn't|could not"
+_FAILS_TO: Final = (
+    "unable to|not able to|inability to|failure to|failing to|fails to|failed to|fail to|not reaching|not achieving"
+    "|not hitting|not getting|not receiving|miss|misses|missed|missing|fall short of|falls short of|falling short of"
 )
 _WEAK_NEGATIONS: Final = "do not|don't|does not|doesn't|did not|didn't|will not|won't|never|not"
 _DENIALS: Final = "is not|isn't|are not|aren't|was not|wasn't|were not"
@@ -164,7 +164,8 @@ def _phrases() -> dict[str, list[_Phrase]]:
         add(texts, Piece("operator", "", operator=operator))
     for texts, operator in _SUFFIXES:
         add(texts, Piece("suffix", "", operator=operator))
-    add(_NEGATIONS, Piece("negation", "can not"))
+    add(_CAN_NOT, Piece("negation", "can not"))
+    add(_FAILS_TO, Piece("negation", "fails to"))
     add(_WEAK_NEGATIONS, Piece("negation", "not"))
     add(_DENIALS, Piece("negation", "is not"))
     add(_ZEROS, Piece("zero", ""))
@@ -228,7 +229,7 @@ def pieces_of(text: str) -> list[Piece]:
                     f"this is longer than {MAX_PIECES} words: say what is compared in one sentence"
                 )
         spaced = match["space"] is not None
-    return _with_ranges(_with_phrases(_with_numbers(raw)))
+    return _with_ranges(_with_singles(_with_phrases(_with_numbers(raw))))
 
 
 def _piece(match: re.Match[str], *, joined: bool, following: str) -> Piece:
@@ -322,6 +323,21 @@ def _with_phrases(pieces: list[Piece]) -> list[Piece]:
         else:
             done.append(pieces[index])
             index += 1
+    return done
+
+
+def _with_singles(pieces: list[Piece]) -> list[Piece]:
+    """``a single``, and ``any`` at the beginning or behind a negation, are 1; ``even`` adds nothing."""
+    done: list[Piece] = []
+    for index, piece in enumerate(pieces):
+        following = pieces[index + 1] if index + 1 < len(pieces) else None
+        if following is not None and (piece.text, following.text) == ("a", "single"):
+            continue
+        if piece.text == "even" and following is not None and (following.quantity or following.text == "a"):
+            continue
+        single = piece.text == "single" and index > 0 and pieces[index - 1].text == "a"
+        some = piece.text == "any" and (not done or any(other.kind == "negation" for other in done))
+        done.append(Piece("number", "1", Quantity(1.0)) if single or some else piece)
     return done
 
 

@@ -35,7 +35,7 @@ from redis_agent.criteria.expression import (
 from redis_agent.criteria.grammar import parse
 from redis_agent.criteria.phrases import UNITS, NotUnderstoodError, Piece, Quantity
 from redis_agent.criteria.sentence import sentence_of
-from redis_agent.criteria.statements import Statement, read_statement
+from redis_agent.criteria.statements import MISSED, Statement, read_statement
 from redis_agent.criteria.tokens import MAX_TEXT
 from redis_agent.criteria.vocabulary import Subject, Vocabulary, threshold
 
@@ -43,7 +43,7 @@ CriterionKind: TypeAlias = Literal["success", "failure"]
 
 _MAX_ALTERNATIVES: Final = 10
 _UNDERSCORED: Final = re.compile(r"\w_\w")
-_FORMAL: Final = re.compile(r"[`&|<>=!*/(]")
+_FORMAL: Final = re.compile(r"^\s*[\w(`].*[`&|<>=!*/(]", re.DOTALL)
 _STOP_IF: Final = re.compile(
     r"^\s*(?:(?:stop|abort|kill|pause|cancel|fail|end)\s+(?:it\s+|the\s+\w+\s+)?)?(?:if|when)\s+", re.IGNORECASE
 )
@@ -104,7 +104,8 @@ def _check_failure(statements: Sequence[Statement], condition: Condition) -> Non
         NotUnderstoodError: ``Keep bounce rate under 5%``, ``Don't exceed 5% bounce rate``.
     """
     for statement in statements:
-        if statement.wish or (statement.negation == "do not" and statement.operator == ">"):
+        rule = statement.negation == "do not" or (statement.negation == "can not" and not statement.counted)
+        if (statement.wish and statement.negation not in MISSED) or (rule and statement.operator == ">"):
             text = print_condition(condition)
             raise NotUnderstoodError(
                 "this says what is wanted, but stands among the failures", f"{text}, or not {text}"
@@ -224,14 +225,16 @@ def _clauses(statements: Sequence[Statement], found: Clauses, kind: CriterionKin
     judged when the 7 days are over, and what ``can't`` be reached when the experiment is.
     """
     missed = any(
-        statement.negation == "can not" or (statement.negation in ("not", "do not") and kind == "failure")
+        statement.operator == ">=" if kind == "success" else statement.operator in (">", ">=")
         for statement in statements
-        if statement.operator in (">", ">=")
+        if statement.negation in MISSED or (statement.negation in ("not", "do not") and kind == "failure")
     )
     late = missed or any(statement.counted and statement.is_upper_bound for statement in statements)
     clauses: list[Clause] = [
         AfterTime(clause.duration) if late and isinstance(clause, Within) else clause for clause in found.clauses
     ]
+    if found.sample is not None and (missed or any(statement.is_upper_bound for statement in statements)):
+        clauses.append(found.sample)  # no replies from 50 emails: not before there are so many
     growing = all(statement.counted and not statement.is_upper_bound for statement in statements)
     waits = any(isinstance(clause, (AfterTime, AfterCount)) for clause in clauses)
     if (missed and not waits) or (found.by_end and not growing):

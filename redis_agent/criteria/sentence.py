@@ -109,7 +109,10 @@ def _aside(pieces: Sequence[Piece], clauses: Clauses) -> None:
             return
     limit = next((piece.text for piece in pieces[:1] if piece.kind != "quote" and piece.text in LIMITS), "")
     if not limit:
-        limit = next((piece.text for piece in pieces if piece.text in ("excluding", "except", "unless", "per")), "")
+        limit = next(
+            (piece.text for piece in pieces if piece.text in ("excluding", "except", "unless", "per", "each", "every")),
+            "",
+        )
     if limit or first.kind in ("and", "or", "negation"):
         raise NotUnderstoodError(f"what is said beside it limits it: '{limit or first.text} ...'")
 

@@ -33,6 +33,10 @@ _NEGATED: Final[dict[ComparisonOperator, ComparisonOperator]] = {">": "<=", ">="
 _UPPER_BOUNDS: Final = frozenset({"<", "<=", "=="})
 
 
+MISSED: Final = frozenset({"can not", "fails to"})
+"""Negations of what has been tried."""
+
+
 @dataclass(frozen=True, slots=True)
 class Anatomy:
     """A comparison in its parts, before anybody knows what it is about.
@@ -42,7 +46,7 @@ class Anatomy:
         behind: The words behind it.
         quantity: The number; 0 of ``no replies``.
         operator: ``at least``, ``>=``, ``or more``, None when nobody says.
-        negation: ``can not``, ``not``, ``is not``, ``do not`` (at the beginning) or "".
+        negation: ``can not``, ``fails to``, ``not``, ``is not``, ``do not`` (at the beginning) or "".
         wish: It says what somebody wants (``keep``, ``must``), which is no failure.
         zero: ``zero`` or ``no``.
     """
@@ -149,9 +153,9 @@ def anatomy_of(pieces: Sequence[Piece]) -> Anatomy:
     strange = next((piece.text for piece in (*before, *behind) if piece.kind != "word"), "")
     if strange or len(negations) > 1:
         raise NotUnderstoodError(f"'{strange or negations[0]}' means nothing that is clear where it stands")
-    zero = number.kind == "zero"
+    zero = number.kind == "zero" and (operator in (None, "==") or number.text != "zero")
     quantity = number.quantity or Quantity(0.0)
-    if zero and (operator is not None or suffixes):
+    if number.kind == "zero" and (suffixes or (operator is not None and number.text != "zero")):
         raise NotUnderstoodError("it is not clear how nothing is compared")
     return Anatomy(
         tuple(piece.text for piece in before),
@@ -200,6 +204,9 @@ def read_subject(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
         lead = words.pop(0)
     link, words = _without_link(words)
     declared = vocabulary.declared(_bare(words), rate=quantity.percent)
+    if declared is not None and behind and behind[0] not in TAILS and anatomy.operator is not None:
+        nearest = f"{declared.name} {anatomy.operator} {quantity.text}"
+        raise NotUnderstoodError(f"'{' '.join(behind)[:60]}' behind the number may change it", nearest)
     if not words or (behind and (behind[0] not in TAILS or declared is None)):
         return None
     value, operator = quantity.value, anatomy.operator
@@ -208,7 +215,7 @@ def read_subject(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
         link.append("to")
     elif "from" in link or "by" in link:
         raise NotUnderstoodError("it is relative to something that is not known")
-    operator = operator or (">=" if anatomy.negation == "can not" else _direction(lead, link))
+    operator = operator or _direction(lead, link) or (">=" if anatomy.negation in MISSED else None)
     subject = declared or vocabulary.measured(_bare(words))
     if operator is None and not quantity.between:
         raise _no_direction(subject, quantity)
@@ -350,7 +357,8 @@ def _counted(words: Sequence[str], verb: str, anatomy: Anatomy, vocabulary: Voca
     if rate:
         raise NotUnderstoodError(f"nothing is known that is a share of '{' '.join(words)[:80]}'")
     if anatomy.quantity.money:
-        if stripped[-1] not in MONEY:
+        amount = stripped[:-1] if stripped[-1].endswith("ed") else stripped
+        if not amount or amount[-1] not in MONEY:
             raise NotUnderstoodError(f"it is not clear what the money of '{' '.join(words)[:80]}' is")
         return vocabulary.measured(stripped, strict=True), len(words)
     _check_limits(words, anatomy, vocabulary)
