@@ -290,7 +290,7 @@ class _Judge:
     def _waiting_for_end(self, condition: Condition, alpha: float) -> Evaluation:
         """What is judged at the end only, with what it would come to now."""
         so_far = self.condition(condition, "", alpha)
-        reason = f"waits until the experiment is over; {so_far.reason} so far"
+        reason = f"waits until the experiment is over; so far: {so_far.reason}"
         return replace(so_far, state="not_met", evidence=None, reason=reason)
 
     def _late_events(self, duration: Duration) -> str:

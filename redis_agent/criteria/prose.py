@@ -81,6 +81,7 @@ def read_prose(text: str, vocabulary: Vocabulary, kind: CriterionKind) -> Criter
     sentence = sentence_of(text)
     clauses = sentence.clauses
     statements, condition = _read(sentence.pieces, clauses, vocabulary)
+    _check_asides(sentence.asides, statements, vocabulary)
     if kind == "failure":
         _check_failure(statements, condition)
     found = _clauses(statements, clauses, kind)
@@ -95,6 +96,23 @@ def read_prose(text: str, vocabulary: Vocabulary, kind: CriterionKind) -> Criter
     if not same:
         raise NotUnderstoodError("it has a name or a number that the grammar cannot write", criterion.text[:200])
     return criterion
+
+
+def _check_asides(asides: Sequence[Sequence[Piece]], statements: Sequence[Statement], vocabulary: Vocabulary) -> None:
+    """What stands in parentheses explains, unless it compares another metric.
+
+    Raises:
+        NotUnderstoodError: ``Reply rate >= 8% (bounce rate < 5%)``.
+    """
+    names = {statement.subject.name for statement in statements}
+    for aside in asides:
+        try:
+            statement = read_statement(aside, vocabulary)
+        except NotUnderstoodError:
+            continue
+        subject = statement.subject
+        if subject.declared and not statement.counted and subject.name not in names:
+            raise NotUnderstoodError(f"{subject.name} is compared beside it: write a criterion for each")
 
 
 def _check_failure(statements: Sequence[Statement], condition: Condition) -> None:

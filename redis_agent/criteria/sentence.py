@@ -39,10 +39,12 @@ class Sentence:
     Attributes:
         pieces: Of the comparison itself.
         clauses: What was said about when.
+        asides: What stood in parentheses and is left out, as far as it has numbers.
     """
 
     pieces: list[Piece]
     clauses: Clauses = field(default_factory=Clauses)
+    asides: list[list[Piece]] = field(default_factory=list)
 
 
 def sentence_of(text: str) -> Sentence:
@@ -67,10 +69,12 @@ def sentence_of(text: str) -> Sentence:
             raise NotUnderstoodError("what stands before the comparison may change it")
     if at == 1 and all(piece.kind != "word" for piece in segments[1]):  # replies: 10+
         segments[1] = [*segments[0], *segments[1]]
-    for aside in (*segments[at + 1 :], *(pieces_of(aside) for aside in asides)):
-        _aside(aside, clauses)
+    for segment in segments[at + 1 :]:
+        if _aside(segment, clauses) and _says_how_many(segment):
+            raise NotUnderstoodError("there is more than one statement: write a criterion for each")
+    left_out = [aside for aside in map(pieces_of, asides) if _aside(aside, clauses)]
     pieces = take_clauses(_without_commas(segments[at], clauses), clauses)
-    return Sentence(pieces, clauses)
+    return Sentence(pieces, clauses, [aside for aside in left_out if _says_how_many(aside)])
 
 
 def _why_no_number(segments: Sequence[Sequence[Piece]]) -> str:
@@ -97,16 +101,16 @@ def _says_how_many(pieces: Sequence[Piece]) -> bool:
     return any(piece.kind in ("number", "zero") for piece in pieces)
 
 
-def _aside(pieces: Sequence[Piece], clauses: Clauses) -> None:
-    """Leaves a reason out, keeps a clause, refuses what limits."""
+def _aside(pieces: Sequence[Piece], clauses: Clauses) -> bool:
+    """Whether it is a reason and left out; a clause is kept, what limits is refused."""
     if not pieces or is_clauses(pieces, clauses):
-        return
+        return False
     first = pieces[0]
     if first.operator == ">=" and len(pieces) > 2 and (quantity := pieces[1].quantity) is not None:
         nouns = [piece.text for piece in pieces[2:] if piece.kind == "word"]
         if 0 < len(nouns) <= 3 and {stem(noun) for noun in nouns} & _GATES:
             clauses.clauses.append(AfterCount(quantity.value, " ".join(nouns)))
-            return
+            return False
     limit = next((piece.text for piece in pieces[:1] if piece.kind != "quote" and piece.text in LIMITS), "")
     if not limit:
         limit = next(
@@ -115,6 +119,7 @@ def _aside(pieces: Sequence[Piece], clauses: Clauses) -> None:
         )
     if limit or first.kind in ("and", "or", "negation"):
         raise NotUnderstoodError(f"what is said beside it limits it: '{limit or first.text} ...'")
+    return True
 
 
 def _without_commas(pieces: list[Piece], clauses: Clauses) -> list[Piece]:

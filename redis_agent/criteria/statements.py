@@ -187,6 +187,8 @@ def read_zero(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
     """``Zero refund requests``, ``Get no complaints``, ``Refunds are zero``."""
     if not anatomy.zero and (anatomy.quantity.value != 0 or anatomy.operator is not None):
         return None
+    if not EXCEED.isdisjoint(anatomy.before):
+        return None
     if anatomy.negation:
         raise NotUnderstoodError("it is not clear what 'not' and zero leave")
     zero = replace(anatomy, operator="==")

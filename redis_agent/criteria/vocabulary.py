@@ -135,4 +135,4 @@ def _is_participle(word: str) -> bool:
 
 
 def _is_name(word: str) -> bool:
-    return word.isalpha() and word not in UNCOUNTED and not word.endswith("ly")
+    return word.isalpha() and word not in UNCOUNTED and not word.endswith("ly") and not _is_plural(word)

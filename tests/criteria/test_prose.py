@@ -130,6 +130,7 @@ READ = [
     ("Exactly zero refunds", "refunds == 0"),
     ("More than zero replies", "replies > 0"),
     ("Any replies", "replies >= 1"),
+    ("Exceed 0 replies", "replies > 0"),
     ("Bounce rate can't exceed 5%", "bounce_rate <= 5%"),
     ("$20k+ pipeline generated", "pipeline_generated >= 20000"),
     ("Publish 6 posts and get 1,000 impressions", "posts_published >= 6 and impressions >= 1000"),
@@ -255,6 +256,9 @@ UNSUPPORTED = [
     "At least 3 demos, including 1 enterprise",
     "At least 10 replies in Germany",
     "Activation rate >= 60% among trial users",
+    "Reply rate >= 8%; bounce rate < 5%",
+    "Reply rate >= 8% - 16+ replies. Open rate >= 40%",
+    "Reply rate >= 8% (open rate above 40%)",
     "2 paid pilots ($10k each)",
     # More than one way to read it.
     "At least 3 meetings",
