@@ -35,6 +35,14 @@ PARTICIPLES: Final[dict[str, str]] = {
     "ship": "shipped",
     "submit": "submitted",
     "refer": "referred",
+    "upsell": "upsold",
+    "keep": "kept",
+    "hear": "heard",
+    "teach": "taught",
+    "bring": "brought",
+    "set": "set",
+    "cut": "cut",
+    "plan": "planned",
 }
 """Of verbs whose participle is not their name with -ed."""
 

@@ -76,8 +76,17 @@ def read_prose(text: str, vocabulary: Vocabulary, kind: CriterionKind) -> Criter
     """
     if len(text) > MAX_TEXT:
         raise NotUnderstoodError(f"this text has {len(text)} characters, more than {MAX_TEXT}")
-    if kind == "failure":
-        text = _STOP_IF.sub("", text)
+    try:
+        return _criterion(_STOP_IF.sub("", text) if kind == "failure" else text, vocabulary, kind)
+    except NotUnderstoodError as error:
+        if error.hint:
+            raise
+        name = vocabulary.mentioned(text)
+        nearest = f"{name} compared with a number" if name else "a number of something, as in 'at least 3 replies'"
+        raise NotUnderstoodError(error.message, nearest) from error
+
+
+def _criterion(text: str, vocabulary: Vocabulary, kind: CriterionKind) -> Criterion:
     sentence = sentence_of(text)
     clauses = sentence.clauses
     statements, condition = _read(sentence.pieces, clauses, vocabulary)
@@ -123,7 +132,8 @@ def _check_failure(statements: Sequence[Statement], condition: Condition) -> Non
     """
     for statement in statements:
         rule = statement.negation == "do not" or (statement.negation == "can not" and not statement.counted)
-        if (statement.wish and statement.negation not in MISSED) or (rule and statement.operator == ">"):
+        wish = statement.wish and statement.negation not in MISSED
+        if wish or (rule and not statement.wish and statement.operator == ">"):
             text = print_condition(condition)
             raise NotUnderstoodError(
                 "this says what is wanted, but stands among the failures", f"{text}, or not {text}"

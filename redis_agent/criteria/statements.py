@@ -299,7 +299,7 @@ def read_statement(pieces: Sequence[Piece], vocabulary: Vocabulary) -> Statement
         statement = pattern.read(anatomy, vocabulary)
         if statement is not None:
             return statement
-    raise NotUnderstoodError("this is no comparison that is known", "at least 3 replies, or reply rate above 8%")
+    raise NotUnderstoodError("this is no comparison that is known")
 
 
 def _no_direction(subject: Subject, quantity: Quantity) -> NotUnderstoodError:

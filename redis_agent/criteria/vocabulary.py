@@ -11,7 +11,7 @@ from redis_agent.criteria.lexicon import (
     IN_SUBJECTS,
     UNCOUNTED,
 )
-from redis_agent.criteria.matching import PARTICIPLES, matching, participle, words_in
+from redis_agent.criteria.matching import PARTICIPLES, matching, participle, stem, words_in
 from redis_agent.criteria.metrics import MetricSpec
 from redis_agent.criteria.phrases import UNITS, NotUnderstoodError, Quantity
 
@@ -52,6 +52,12 @@ class Vocabulary:
             raise NotUnderstoodError(f"'{' '.join(words)}' could be {' or '.join(found[:5])}", found[0])
         return Subject(found[0], declared=True, spec=self._specs.get(found[0])) if found else None
 
+    def mentioned(self, text: str) -> str:
+        """The longest declared name whose words all stand in a text, or ""."""
+        stems = {stem(word) for word in words_in(text)}
+        found = [name for name in self._names if name and {stem(word) for word in words_in(name)} <= stems]
+        return max(found, key=len, default="")
+
     def counted(self, words: Sequence[str], *, verb: str = "", one: bool = False) -> Subject:
         """An event that nobody declared: ``refund requests``, ``partners signed``.
 
@@ -68,7 +74,7 @@ class Vocabulary:
         head = len(parts) - 1 - (len(parts) > 1 and _is_participle(parts[-1]))
         ends_well = bool(parts) and plural[head]
         sentence = any(is_plural and parts[at] not in _COLLECTIVES for at, is_plural in enumerate(plural) if at != head)
-        if not 0 < len(parts) <= 4 or sentence or not (ends_well or one) or not UNCOUNTED.isdisjoint(parts):
+        if not 0 < len(parts) <= 4 or sentence or not (ends_well or one) or not UNCOUNTED.isdisjoint(words):
             raise NotUnderstoodError(f"nothing is known that counts '{' '.join((*([verb] if verb else []), *words))}'")
         if verb and not _is_name(verb):
             raise NotUnderstoodError(f"'{verb}' is nothing that is counted")
@@ -82,7 +88,7 @@ class Vocabulary:
         """
         parts = [part for word in words for part in words_in(word)]
         strange = UNCOUNTED if strict else UNCOUNTED - IN_SUBJECTS
-        if not 0 < len(parts) <= 5 or not strange.isdisjoint(parts) or parts[-1] in ("to", "of", "per"):
+        if not 0 < len(parts) <= 5 or not strange.isdisjoint(words) or parts[-1] in ("to", "of", "per"):
             raise NotUnderstoodError(f"nothing is known that measures '{' '.join(words)[:80]}'")
         return Subject("_".join(parts), declared=False)
 
