@@ -257,13 +257,13 @@ def _clauses(statements: Sequence[Statement], found: Clauses, kind: CriterionKin
         for statement in statements
         if statement.negation in MISSED or (statement.negation in ("not", "do not") and kind == "failure")
     )
-    late = missed or any(statement.counted and statement.is_upper_bound for statement in statements)
+    late = missed or any(statement.grows and statement.is_upper_bound for statement in statements)
     clauses: list[Clause] = [
         AfterTime(clause.duration) if late and isinstance(clause, Within) else clause for clause in found.clauses
     ]
     if found.sample is not None and (missed or any(statement.is_upper_bound for statement in statements)):
         clauses.append(found.sample)  # no replies from 50 emails: not before there are so many
-    growing = all(statement.counted and not statement.is_upper_bound for statement in statements)
+    growing = all(statement.grows and not statement.is_upper_bound for statement in statements)
     waits = any(isinstance(clause, (AfterTime, AfterCount)) for clause in clauses)
     if (missed and not waits) or (found.by_end and not growing):
         clauses.insert(0, AtEnd())

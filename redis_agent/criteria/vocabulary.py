@@ -29,6 +29,11 @@ class Subject:
     declared: bool
     spec: MetricSpec | None = None
 
+    @property
+    def is_count(self) -> bool:
+        """Whether it is declared as a counter, or sounds like one."""
+        return _is_plural(self.name.rpartition("_")[2]) if self.spec is None else self.spec.type == "counter"
+
 
 class Vocabulary:
     """The names that an experiment knows. Built once for all its criteria."""
@@ -109,7 +114,7 @@ def threshold(subject: Subject, value: float, quantity: Quantity) -> Number:
     if quantity.percent:
         if spec is not None and spec.type == "counter":
             raise NotUnderstoodError(f"{name} is a count, not a share")
-        if spec is None and _is_plural(name.rpartition("_")[2]):
+        if spec is None and subject.is_count:
             raise NotUnderstoodError(f"{name} sounds like a count, and a share of what is not said")
         return Number(value, percent=True)
     if spec is None or not rate:
