@@ -158,6 +158,7 @@ def anatomy_of(pieces: Sequence[Piece]) -> Anatomy:
     before = [piece for piece in before if piece.kind != "negation"]
     strange = next((piece.text for piece in (*before, *behind) if piece.kind != "word"), "")
     if strange or len(negations) > 1:
+        strange = strange.strip("'\"")
         raise NotUnderstoodError(f"'{strange or negations[0]}' means nothing that is clear where it stands")
     zero = number.kind == "zero" and (operator in (None, "==") or number.text != "zero")
     quantity = number.quantity or Quantity(0.0)
