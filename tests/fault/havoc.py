@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_agent.embedded import EmbeddedServer
-from tests.fault.proxy import Proxy
+from tests.fault.proxy import Proxy, script_names
 from tests.ledger import JUDGED, RATE, Account, Ledger, account, check_replay, compare, criteria_told
 from tests.processes import AgentProcess, Agents, unused_port
 from tests.waiting import eventually
@@ -241,7 +241,8 @@ class Havoc:
                 return sum(v.proxy.lost[kind] for v in self._victims) > before
 
             try:
-                await eventually(some, 10 if provoke else 4, what=f"a reply of {kind} is lost")
+                patience = 15 if provoke or kind in script_names().values() else 4
+                await eventually(some, patience, what=f"a reply of {kind} is lost")
             except AssertionError:
                 break  # it is not sent in this state
             finally:
