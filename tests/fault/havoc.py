@@ -317,9 +317,23 @@ class Havoc:
                 return False
             bridges = [f"bridge{n}-".encode() for n in range(ROLES["bridge"])]
             owners = [owner for owner in owners if owner not in self._dead]
-            return all(any(owner.startswith(bridge) for owner in owners) for bridge in bridges)
+            silent = [b for b in bridges if not any(owner.startswith(b) for owner in owners)]
+            assert not silent, (silent, began_ms, await self._hand_over())
+            return True
 
         await eventually(told, 30, interval=0.05, what="every bridge is in step")
+
+    async def _hand_over(self) -> dict[str, Any]:
+        """What the server knows of the bridges."""
+        client = self._control
+        alive = await client.pubsub_channels("redis_agent:bridge:alive:*")
+        return {
+            "now": await client.time(),
+            "lease": (await client.get(LEASES["bridge"]), await client.pttl(LEASES["bridge"])),
+            "state": await client.hgetall("redis_agent:bridge"),
+            "ready": await client.zrange(READY, 0, -1, withscores=True),
+            "subscribed": alive,
+        }
 
     async def at_work(self) -> None:
         """Every role goes on: somebody leads, every bridge is in step, what is published now is applied."""
