@@ -28,7 +28,7 @@ from typing import Final, Literal, TypeAlias
 
 EvidenceState: TypeAlias = Literal["none", "early", "confirmed"]
 
-_SHARE: Final = 0.8
+_SHARE: Final = 0.86
 """Of ``alpha``, what the direction of the criterion gets; the other end of the interval has the rest."""
 
 _PRIOR_SHAPE: Final = 2.0
@@ -73,7 +73,7 @@ class Evidence:
         """Bounds of the rate that hold at all looks together with probability ``1 - alpha``.
 
         A confidence sequence: the thresholds that the test refutes in neither direction (Howard et
-        al. 2021). The direction of the criterion has four fifths of ``alpha`` and is the same test
+        al. 2021). The direction of the criterion has 86 % of ``alpha`` and is the same test
         that confirms it, so that a criterion is confirmed when the whole interval lies beyond its
         threshold, and only then. ``==`` and ``!=`` share ``alpha`` equally.
 
