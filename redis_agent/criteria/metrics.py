@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from redis_agent.criteria.documents import parse_moment
 from redis_agent.criteria.expression import Arithmetic, Formula, Negative, Number, Term, names_of
@@ -43,6 +43,7 @@ class MetricSpec:
         target: Likewise.
         unit: As written.
         description: As written.
+        direction: ``lower`` or ``higher`` where the author says which is better, else "".
     """
 
     name: str
@@ -53,6 +54,7 @@ class MetricSpec:
     target: Number | None = None
     unit: str = ""
     description: str = ""
+    direction: Literal["", "lower", "higher"] = ""
 
     @property
     def scale(self) -> float:

@@ -30,6 +30,11 @@ class Definition:
     problem: str = ""
 
 
+def is_experiment(experiment_id: str) -> bool:
+    """Whether an id can be an experiment's: `experiments:exp_1:results` is something that exp_1 has."""
+    return ":" not in experiment_id
+
+
 class Definitions:
     """Reads definitions, many in two round trips."""
 
@@ -37,7 +42,9 @@ class Definitions:
         self._client = client
 
     async def read(self, experiment_ids: Sequence[str]) -> dict[str, Definition]:
-        """The definitions of these experiments; one without any key has both documents None."""
+        """The definitions of these experiments; one without any key, or that can be none, has both documents None."""
+        found = dict.fromkeys(experiment_ids, Definition(None, None))
+        experiment_ids = [i for i in found if is_experiment(i)]
         names = [keys.experiment(i) for i in experiment_ids]
         names += [keys.metrics_specs(i) for i in experiment_ids]
         async with self._client.pipeline(transaction=False) as pipe:
@@ -53,9 +60,9 @@ class Definitions:
                 for n, reply in zip(strings, await pipe.execute(raise_on_error=False), strict=True):
                     replies[n] = reply
         half = len(experiment_ids)
-        return {
-            experiment_id: _definition(replies[n], replies[half + n]) for n, experiment_id in enumerate(experiment_ids)
-        }
+        for n, experiment_id in enumerate(experiment_ids):
+            found[experiment_id] = _definition(replies[n], replies[half + n])
+        return found
 
 
 def _definition(document: object, specs: object) -> Definition:
