@@ -95,8 +95,8 @@ def _document(experiment: "Experiment", fields: dict[str, str], now: datetime, s
 
 
 async def _read(session: "Session", experiment_id: str) -> "tuple[Experiment, dict[str, str]]":
+    from redis_agent.catalogue import parse_definition
     from redis_agent.experiments import Experiment
-    from redis_agent.judge import parse_definition
     from redis_agent.store.aggregates import Aggregates
     from redis_agent.store.definitions import Definitions, is_experiment
     from redis_agent.store.inspection import Inspection

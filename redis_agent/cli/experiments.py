@@ -104,9 +104,9 @@ async def read_experiment(session: "Session", experiment_id: str) -> dict[str, A
 
 async def _read(session: "Session", ids: list[str], now: datetime) -> dict[str, dict[str, Any]]:
     """Aggregate, definition and verdicts of each."""
+    from redis_agent.catalogue import parse_definition
     from redis_agent.criteria import is_base_field
     from redis_agent.experiments import Experiment, judge
-    from redis_agent.judge import parse_definition
     from redis_agent.store.aggregates import Aggregates
     from redis_agent.store.definitions import Definitions
 

@@ -29,6 +29,11 @@ class Definition:
     specs: Document | None
     problem: str = ""
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to read, understood or not."""
+        return self.document is not None or self.specs is not None
+
 
 def is_experiment(experiment_id: str) -> bool:
     """Whether an id can be an experiment's: `experiments:exp_1:results` is something that exp_1 has."""
