@@ -6,7 +6,8 @@ and again only after it was mended in between.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
 from redis_agent import experiments, log
 from redis_agent.experiments import Experiment
@@ -15,6 +16,8 @@ from redis_agent.telemetry import Telemetry
 
 # Experiments that are remembered; beyond it the oldest is forgotten, and read again when it is asked for.
 _MEMORY: Final = 10_000
+# What is too large to be read is not fetched again within this time.
+_TOO_LARGE_SECONDS: Final = 30.0
 
 
 class Catalogue:
@@ -27,8 +30,8 @@ class Catalogue:
         self._log = log.get("catalogue")
         # Until when a definition counts as known, on the event loop's clock.
         self._fresh: dict[str, float] = {}
-        self._parsed: dict[str, tuple[Definition, Experiment | None]] = {}
-        self._said: dict[str, frozenset[tuple[str, str]]] = {}
+        self._parsed: dict[str, tuple[bytes, Experiment | None]] = {}
+        self._said: dict[str, frozenset[str]] = {}
 
     async def experiments(self, ids: Sequence[str]) -> dict[str, Experiment]:
         """Those that are defined; the same object as long as the definition is the same.
@@ -40,7 +43,10 @@ class Catalogue:
         wanted = [i for i in ids if self._fresh.get(i, now) <= now]
         if wanted:
             for experiment_id, definition in (await self._definitions.read(wanted)).items():
-                if await self._understand(experiment_id, definition):
+                await self._understand(experiment_id, definition)
+                if definition.too_large:
+                    self._fresh[experiment_id] = now + max(self._ttl_seconds, _TOO_LARGE_SECONDS)
+                elif definition.exists:
                     self._fresh[experiment_id] = now + self._ttl_seconds
                 else:
                     # Asked for again with the next event: an experiment may be defined after its first one.
@@ -50,43 +56,38 @@ class Catalogue:
         self._forget_oldest()
         return known
 
-    async def _understand(self, experiment_id: str, definition: Definition) -> bool:
-        """Parse what has changed; whether there is a definition at all."""
-        known = self._parsed.get(experiment_id)
-        if known is not None and known[0] == definition:
-            return definition.exists
+    async def _understand(self, experiment_id: str, definition: Definition) -> None:
+        """Parse what has changed, and say what is wrong with it."""
+        if experiment_id in self._parsed and self._parsed[experiment_id][0] == definition.digest:
+            return
         parsed = parse_definition(experiment_id, definition)
-        problems: list[tuple[str, str]] = []
-        if definition.problem:
-            problems.append(("definition_unreadable", definition.problem))
         if isinstance(parsed, Experiment):
-            problems += (("definition_problem", problem) for problem in parsed.problems)
-        elif parsed:
-            problems.append(("definition_unreadable", parsed))
-        self._say(experiment_id, frozenset(problems), problems)
-        if definition.exists or problems:
-            self._parsed[experiment_id] = (definition, parsed if isinstance(parsed, Experiment) else None)
+            self._say(experiment_id, "definition_problem", parsed.problems)
+            self._parsed[experiment_id] = (definition.digest, parsed)
+        else:
+            self._say(experiment_id, "definition_unreadable", (parsed,) if parsed else ())
+            self._parsed[experiment_id] = (definition.digest, None)
+        if definition.exists:
             # A large definition takes a while: others have their turn.
             await asyncio.sleep(0)
-        else:
-            self._parsed.pop(experiment_id, None)
-        return definition.exists
 
-    def _say(self, experiment_id: str, found: frozenset[tuple[str, str]], in_order: Sequence[tuple[str, str]]) -> None:
+    def _say(self, experiment_id: str, event: str, problems: Sequence[str]) -> None:
         """Say what is wrong with a definition, but for what was wrong with it before."""
         before = self._said.pop(experiment_id, frozenset())
-        if found:
-            self._said[experiment_id] = found
-        for event, problem in dict.fromkeys(in_order):
-            if (event, problem) not in before:
-                fields: dict[str, Any] = {"experiment_id": experiment_id, "problem": problem}
+        if problems:
+            self._said[experiment_id] = frozenset(problems)
+        for problem in dict.fromkeys(problems):
+            if problem not in before:
                 self._telemetry.definition_errors.inc()
-                self._log.warning(event, **fields)
+                self._log.warning(event, experiment_id=experiment_id, problem=problem)
 
     def _forget_oldest(self) -> None:
-        for known in (self._parsed, self._said, self._fresh):
-            while len(known) > _MEMORY:
-                del known[next(iter(known))]
+        while len(self._parsed) > _MEMORY:
+            oldest = next(iter(self._parsed))
+            del self._parsed[oldest]
+            self._fresh.pop(oldest, None)
+        while len(self._said) > _MEMORY:
+            del self._said[next(iter(self._said))]
 
 
 def parse_definition(experiment_id: str, definition: Definition) -> Experiment | str:
@@ -94,6 +95,9 @@ def parse_definition(experiment_id: str, definition: Definition) -> Experiment |
     if definition.document is None and definition.specs is None:
         return definition.problem
     try:
-        return experiments.parse_experiment(experiment_id, definition.document or {}, definition.specs)
+        experiment = experiments.parse_experiment(experiment_id, definition.document or {}, definition.specs)
     except ValueError as problem:
         return str(problem)
+    if definition.problem:
+        return replace(experiment, problems=(definition.problem, *experiment.problems))
+    return experiment

@@ -1,7 +1,9 @@
 """Reads what others wrote about an experiment, in whatever form the key has."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from redis.asyncio import Redis
 
@@ -15,7 +17,7 @@ MAX_DEFINITION_BYTES = 1_048_576
 Document = dict[str, str] | str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Definition:
     """An experiment's two documents as they stand in Redis; None where there is no such key.
 
@@ -23,11 +25,29 @@ class Definition:
         document: `experiments:{id}`.
         specs: `metrics_specs:{id}`.
         problem: why a document could not be read (a key of another type, too large); "" if all were.
+        too_large: whether one was too large: to read it again costs as much.
     """
 
     document: Document | None
     specs: Document | None
     problem: str = ""
+    too_large: bool = False
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Stands for all of it, where it is only asked whether it has changed."""
+        parts: list[str] = [self.problem]
+        for document in (self.document, self.specs):
+            if isinstance(document, dict):
+                parts += ("hash", *(part for pair in document.items() for part in pair))
+            else:
+                parts += ("string", document) if document is not None else ("none",)
+        digest = hashlib.blake2b(digest_size=16)
+        for part in parts:
+            encoded = part.encode()
+            digest.update(b"%d:" % len(encoded))
+            digest.update(encoded)
+        return digest.digest()
 
     @property
     def exists(self) -> bool:
@@ -76,6 +96,7 @@ def _definition(document: object, specs: object) -> Definition:
         _document(document, "experiments", problems),
         _document(specs, "metrics_specs", problems),
         "; ".join(problems),
+        any("holds more than" in problem for problem in problems),
     )
 
 

@@ -244,3 +244,31 @@ async def test_a_definition_that_is_none_is_said(cli: Cli, client: redis.asyncio
         assert done.out == ""
         assert experiment_id in done.err
         assert done.err.count("\n") == 1
+
+
+async def test_a_key_that_is_no_use_beside_one_that_is_is_a_problem(cli: Cli, client: redis.asyncio.Redis) -> None:
+    await client.hset(keys.experiment("exp_a"), mapping={"success_criteria": '["x > 1"]', "state": "paused"})
+    await client.rpush(keys.metrics_specs("exp_a"), "x")
+    document = (await cli("check", "exp_a", "--json")).document
+    assert len(document["criteria"]) == 1
+    assert document["problems"] == [
+        "the metrics_specs key is neither a hash nor a string",
+        "the state paused is not known and counts as active",
+    ]
+    assert document["problems"] == (await cli("experiments", "exp_a", "--json")).document["problems"]
+
+
+async def test_an_experiment_of_the_field_is_checked_as_it_stands_in_redis(
+    cli: Cli, client: redis.asyncio.Redis
+) -> None:
+    text = yaml.safe_dump({"experiment": OBJECT})
+    await client.hset(keys.experiment("exp_a"), mapping={"spec": text, "state": "running"})
+    await client.hset(keys.metrics_specs("exp_a"), mapping={"metrics_yaml": "  " + text[text.index("metrics:") :][:60]})
+    await client.hset(
+        keys.aggregate("exp_a"), mapping={"email_sent_count": "100", "reply_count": "30", "events_total": "9"}
+    )
+    document = (await cli("check", "exp_a", "--json")).document
+    assert document["state"] == "running"
+    assert len(document["criteria"]) == 8
+    assert document["criteria"][6]["value"] == 30
+    assert len(document["problems"]) <= 1
