@@ -54,9 +54,9 @@ MAX_FILE_BYTES: Final = 1_000_000
 CriterionKind: TypeAlias = Literal["success", "failure"]
 
 _STATES: Final = frozenset({"", "draft", "ready", "running", "run", "completed", "failed", "archived"})
+_NOT_JUDGED: Final = frozenset({"archived", "failed"})
 # YAML 1.1, which most loaders speak, has more words than two.
 _TRUTHS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_NOT_JUDGED: Final = frozenset({"archived", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ def parse_experiment_file(text: str) -> Experiment:
     if len(text) > MAX_FILE_BYTES:
         raise ExperimentError(f"the file is larger than {MAX_FILE_BYTES} characters")
     problems: list[str] = []
-    fields = file_fields(text)
+    fields = file_fields(text, problems)
     if isinstance(fields.get("spec"), str):  # a HASH of the field, as a file
         fields = experiment_fields({name: _as_field(value) for name, value in fields.items()}, problems)
     return _experiment(text_of(fields.get("id")) or "file", fields, None, problems)

@@ -433,3 +433,55 @@ def test_no_document_and_no_fields_break_it(document: dict[str, Any], as_text: b
         json.dumps(verdict.as_json(), allow_nan=False)
         assert verdict.reason
     assert all(isinstance(value, str) for value in derived(experiment, fields).values())
+
+
+FILE = """experiment:
+  id: e
+  state: running
+  created_at: 2026-02-01
+  target: &who {who: [ctos]}
+  metrics:
+    - name: reply_rate
+      type: percentage
+      calculation: "(replies / emails_sent) * 100"
+      success_threshold: 8.0
+    - {name: bounces, type: counter, failure_threshold: "> 5"}
+  success_criteria:
+    - reply_rate >= 8%
+  failure_criteria:
+    - account_restricted: yes
+    - "Zero: replies"
+  again: *who
+"""
+edits = st.tuples(
+    st.integers(0, len(FILE)),
+    st.integers(0, 40),
+    st.text(st.sampled_from(list(":-[]{}&*!|>'\"%@#,\n \ta1.~<")), max_size=6),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(edits, min_size=1, max_size=4), st.booleans())
+def test_no_damage_to_a_file_breaks_it(damage: list[tuple[int, int, str]], of_piece: bool) -> None:
+    text = FILE
+    for position, length, inserted in damage:
+        text = text[:position] + inserted + text[position + length :]
+    piece = text[text.index("metrics:") :] if "metrics:" in text else text
+    experiment: Experiment | None = None
+    if of_piece:
+        experiment = parse_experiment("e", PRD, {"metrics_yaml": piece})
+        assert len(experiment.criteria) >= 5
+    else:
+        try:
+            experiment = parse_experiment("e", {"spec": text})
+        except ExperimentError:
+            return
+    for verdict in judge(experiment, {"reply_count": "3", "emails_sent_count": "9"}, now=NOW) if experiment else ():
+        json.dumps(verdict.as_json(), allow_nan=False)
+        assert verdict.reason
+
+
+def test_what_stands_twice_in_a_file_is_said() -> None:
+    experiment = parse_experiment_file("id: e\nsuccess_criteria: [a > 1]\nsuccess_criteria: [b > 1]\n")
+    assert [entry.text for entry in experiment.criteria] == ["b > 1"]
+    assert experiment.problems == ("the file, line 3: success_criteria stands twice; the last counts",)

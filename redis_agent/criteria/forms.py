@@ -49,13 +49,13 @@ def experiment_fields(document: Mapping[str, str] | str, problems: list[str]) ->
     return {**beside, **inside, **kept}
 
 
-def file_fields(text: str) -> Mapping[str, object]:
-    """The fields of an experiment in a file: JSON or YAML, bare or under ``experiment:``; problems are not kept.
+def file_fields(text: str, problems: list[str]) -> Mapping[str, object]:
+    """The fields of an experiment in a file: JSON or YAML, bare or under ``experiment:``.
 
     Raises:
         ExperimentError: The file holds no such object.
     """
-    return _object(text, "the file", [])
+    return _object(text, "the file", problems)
 
 
 def declared_metrics(

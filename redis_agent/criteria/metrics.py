@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from redis_agent.criteria.documents import parse_moment
 from redis_agent.criteria.expression import Arithmetic, Formula, Negative, Number, Term, names_of
 from redis_agent.criteria.names import name_key, name_stems
 from redis_agent.criteria.reading import Reading, ReadingKind, as_number, unknown, value_of
+
+Direction: TypeAlias = Literal["", "lower", "higher"]
 
 EVENTS_TOTAL: Final = "events_total"
 RESERVED_FIELDS: Final = frozenset({EVENTS_TOTAL, "first_event_at", "last_updated"})
@@ -54,7 +56,7 @@ class MetricSpec:
     target: Number | None = None
     unit: str = ""
     description: str = ""
-    direction: Literal["", "lower", "higher"] = ""
+    direction: Direction = ""
 
     @property
     def scale(self) -> float:

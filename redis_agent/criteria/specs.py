@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from redis_agent.criteria.documents import kind_of, shown, text_of
 from redis_agent.criteria.expression import CriterionError, Formula, Negative, Number
 from redis_agent.criteria.grammar import parse_formula
-from redis_agent.criteria.metrics import MetricSpec
+from redis_agent.criteria.metrics import Direction, MetricSpec
 
 MAX_METRICS: Final = 200
 _MAX_NAME: Final = 200
@@ -17,7 +17,7 @@ _MAX_NAME: Final = 200
 _THRESHOLD: Final = re.compile(
     r"([<>]=?|=<|=>|[\u2264\u2265])?\s*([-+]?[\d.,_]+(?:[eE][-+]?\d+)?)\s*(%?)\s*([^\W\d_]{0,30})"
 )
-_DIRECTIONS: Final[dict[str, Literal["lower", "higher"]]] = {
+_DIRECTIONS: Final[dict[str, Direction]] = {
     **dict.fromkeys(("lower", "lower_is_better", "down", "decrease", "minimize", "min"), "lower"),
     **dict.fromkeys(("higher", "higher_is_better", "up", "increase", "maximize", "max"), "higher"),
 }
@@ -74,7 +74,7 @@ def _metric(entry: object, index: int, problems: list[str]) -> MetricSpec | None
     failure, fails = _threshold(name, "failure_threshold", fields.get("failure_threshold"), unit, problems)
     target, reaches = _threshold(name, "target", fields.get("target"), unit, problems)
     # What fails below is better when higher.
-    opposite: Literal["", "lower", "higher"] = {"lower": "higher", "higher": "lower"}.get(fails, "")  # type: ignore[assignment]
+    opposite: Direction = "higher" if fails == "lower" else "lower" if fails == "higher" else ""
     return MetricSpec(
         name=name,
         type=text_of(fields.get("type")).lower(),
@@ -99,31 +99,35 @@ def _fields_of(entry: object) -> dict[Any, Any]:
     return entry
 
 
-def _threshold(
-    name: str, key: str, value: object, unit: str, problems: list[str]
-) -> tuple[Number | None, Literal["", "lower", "higher"]]:
+def _threshold(name: str, key: str, value: object, unit: str, problems: list[str]) -> tuple[Number | None, Direction]:
     """A threshold, and which way it is reached where that is written with it."""
     if value is None:
         return None, ""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if abs(value) < 1e300:
-            return Number(float(value)), ""
-    elif isinstance(value, str):
-        found = _THRESHOLD.fullmatch(value.strip()[:100])
-        term = None
-        if found is not None and _is_unit(found[4], unit):
-            try:
-                term = parse_formula(found[2] + ("%" if found[3] or found[4].lower() == "percent" else "")).term
-            except CriterionError:
-                term = None
-        if found is not None:
-            if isinstance(term, Negative) and isinstance(term.operand, Number):
-                term = Number(-term.operand.value, term.operand.percent)
-            if isinstance(term, Number):
-                sign = found[1] or ""
-                return term, "lower" if "<" in sign or sign == "\u2264" else "higher" if sign else ""
-    problems.append(f"the {key} of {name} is no number: {shown(value)}")
-    return None, ""
+    number: Number | None = None
+    direction: Direction = ""
+    if isinstance(value, str):
+        number, direction = _written_threshold(value.strip(), unit)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300:
+        number = Number(float(value))
+    if number is None:
+        problems.append(f"the {key} of {name} is no number: {shown(value)}")
+    return number, direction
+
+
+def _written_threshold(text: str, unit: str) -> tuple[Number | None, Direction]:
+    found = _THRESHOLD.fullmatch(text) if len(text) <= 100 else None
+    if found is None or not _is_unit(found[4], unit):
+        return None, ""
+    percent = "%" if found[3] or found[4].lower() == "percent" else ""
+    try:
+        term = parse_formula(found[2].removeprefix("+") + percent).term
+    except CriterionError:
+        return None, ""
+    if isinstance(term, Negative) and isinstance(term.operand, Number):
+        term = Number(-term.operand.value, term.operand.percent)
+    sign = found[1] or ""
+    direction: Direction = "lower" if "<" in sign or sign == "\u2264" else "higher" if sign else ""
+    return (term, direction) if isinstance(term, Number) else (None, "")
 
 
 def _is_unit(word: str, unit: str) -> bool:

@@ -76,8 +76,8 @@ def test_all_forms_are_the_same() -> None:
     inside = dict(experiment_fields({"spec": FILE}, []))
     for text in (json.dumps(inside), json.dumps({"experiment": inside}), FILE):
         assert experiment_fields(text, []) == inside
-        assert file_fields(text) == inside
-        assert file_fields("\ufeff" + text) == inside
+        assert file_fields(text, []) == inside
+        assert file_fields("\ufeff" + text, []) == inside
         assert experiment_fields({"spec": text}, []) == inside
 
 
@@ -194,6 +194,7 @@ def test_a_metric_has_the_name_that_is_meant(entry: object, name: str) -> None:
         (">= 3", "", 3, False, "higher"),
         ("\u2264 3", "", 3, False, "lower"),
         ("-3", "", -3, False, ""),
+        ("+3", "", 3, False, ""),
     ],
 )
 def test_a_threshold_is_a_number_with_what_people_write_around_it(
