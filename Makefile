@@ -10,10 +10,10 @@ READY := $(VENV)/.ready
 LOCK_VENV := .cache/lock
 UV_VERSION := 0.13.9
 
-.PHONY: help setup run test lint fmt type bench fault lock
+.PHONY: help setup run test lint fmt type bench bench-judging fault lock
 
 help: ## show these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY) ## install everything into .venv; quick when nothing changed
 	@echo "$(VENV) is ready"
@@ -68,6 +68,12 @@ type: $(READY) ## mypy --strict
 bench: $(READY) ## speed, side by side with the bare loops
 	@$(BIN)/python -m bench $(ARGS)
 
+# matplotlib is installed for this alone, the first time.
+bench-judging: $(READY) ## how often evidence is wrong and how soon it is right, simulated, with the plot of docs/evidence.md
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+	    $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@$(BIN)/python -m bench.judging --plot docs/evidence.png $(ARGS)
+
 # Everything that docs/reliability.md promises: its tests in `make test`, and their long forms.
 fault: $(READY) ## kill, stop and cut off real processes; MINUTES=30 for long, SEED=123 to do one again
 	@MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m pytest -s tests/fault tests/bridges tests/integration tests/store $(ARGS)
@@ -81,4 +87,5 @@ lock: $(READY) ## resolve and pin the requirements anew
 	@$(LOCK_VENV)/bin/python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION)
 	@$(LOCK) pyproject.toml --output-file requirements/runtime.txt
 	@$(LOCK) pyproject.toml --all-extras --constraint requirements/runtime.txt --output-file requirements/dev.txt
+	@$(LOCK) --group pyproject.toml:bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 	@echo "requirements/ is up to date; make setup installs it"

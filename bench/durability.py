@@ -20,7 +20,7 @@ from bench.workload import Workload, fill, rewind
 from redis_agent.embedded import EmbeddedServer
 from redis_agent.store import keys
 
-_WORKLOAD = Workload("main", 60_000, 20)
+_WORKLOAD = Workload("main", 300_000, 20)
 _ROUNDS = 3
 _SAMPLES = 150
 

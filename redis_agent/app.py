@@ -438,7 +438,6 @@ def _scheduler(parts: Parts) -> Scheduler:
             catalogue=parts.catalogue,
             aggregates=Aggregates(parts.client),
             finals=Finals(parts.client),
-            clock=parts.clock,
         ),
         aggregates=Aggregates(parts.client),
         outbox=Outbox(parts.client),

@@ -24,7 +24,7 @@ from redis_agent.clock import Clock, iso
 from redis_agent.events import Reason
 from redis_agent.judge import Item, Judge, Judgement
 from redis_agent.store.aggregates import Aggregates
-from redis_agent.store.housekeeping import Housekeeping
+from redis_agent.store.housekeeping import Housekeeping, SummaryMark
 from redis_agent.store.lease import Leadership
 from redis_agent.store.outbox import Outbox, Raise
 from redis_agent.store.recovery import Recovery, sleep_unless
@@ -223,16 +223,18 @@ class Scheduler:
         last = await self._housekeeping.summary_mark()
         if last is None or last.at_ms - now_ms > _CLOCK_BACK_MS:
             # The first summary is that of the first whole interval; so is the next one after the clock was set back.
-            await self._housekeeping.set_summary_mark(slot, now_ms)
+            await self._housekeeping.set_summary_mark(SummaryMark(slot, now_ms, await self._housekeeping.floor()))
             return
         if slot <= last.slot:
             return
+        floor = await self._housekeeping.floor()
         last_events = await self._aggregates.all()
-        if self._nothing_new(last_events, since_ms=last.at_ms, now_ms=now_ms):
+        # Times of events are of other clocks; whether any was applied is known without.
+        if floor == last.floor and self._nothing_new(last_events, since_ms=last.at_ms, now_ms=now_ms):
             self._log.info("summary_skipped", why="no event, and nothing has turned quiet")
         else:
             await self._summarise(last_events, slot=slot, since_ms=last.at_ms, now_ms=now_ms)
-        await self._housekeeping.set_summary_mark(slot, now_ms)
+        await self._housekeeping.set_summary_mark(SummaryMark(slot, now_ms, floor))
 
     def _nothing_new(self, last_events: dict[str, int], *, since_ms: int, now_ms: int) -> bool:
         """Whether the interval had no event and no experiment turned quiet in it."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from redis_agent.catalogue import Catalogue
-from redis_agent.clock import Clock
 from redis_agent.experiments import Experiment
 from redis_agent.store.aggregates import Aggregates
 from redis_agent.store.finals import Finals
@@ -22,28 +21,36 @@ from redis_agent.store.finals import Finals
 # Experiments looked at each time: so many of the most recently active, and so many of the others in turn.
 _PAGE: Final = 200
 # Events of a completed experiment may still be on their way: without any for so long there are no more.
-_SETTLED_MS: Final = 2_000
+_SETTLED_SECONDS: Final = 2.0
 _LONGEST_SECONDS: Final = 60.0
 # Experiments that are remembered as judged; beyond it the oldest is judged again, which tells nothing twice.
 _MEMORY: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Completion:
-    """When a completed experiment was noticed, on the event loop's clock, and the newest event at the time."""
+    """A completed experiment that waits for its last judgement; times are the event loop's, for clocks differ.
+
+    Attributes:
+        noticed: When it was.
+        written: The id of the newest event in the stream at the time.
+        last_event_ms: Of the experiment, as its index has it.
+        still: Since when that is the same.
+    """
 
     noticed: float
     written: tuple[int, int]
+    last_event_ms: int
+    still: float
 
 
 class Watch:
     """Says which experiments are to be judged although nothing happened to them."""
 
-    def __init__(self, *, catalogue: Catalogue, aggregates: Aggregates, finals: Finals, clock: Clock) -> None:
+    def __init__(self, *, catalogue: Catalogue, aggregates: Aggregates, finals: Finals) -> None:
         self._catalogue = catalogue
         self._aggregates = aggregates
         self._finals = finals
-        self._clock = clock
         self._offset = 0
         self._page: dict[str, int] = {}
         self._known: dict[str, Experiment] = {}
@@ -88,15 +95,17 @@ class Watch:
         now = asyncio.get_running_loop().time()
         written, applied = await self._finals.written(), await self._finals.applied()
         for experiment_id in waiting:
-            self._completions.setdefault(experiment_id, _Completion(now, written))
+            last_event_ms = self._page[experiment_id]
+            known = self._completions.setdefault(experiment_id, _Completion(now, written, last_event_ms, now))
+            if known.last_event_ms != last_event_ms:
+                known.last_event_ms, known.still = last_event_ms, now
         return [i for i in waiting if self._is_final(i, applied, now)]
 
     def _is_final(self, experiment_id: str, applied: tuple[int, int], now: float) -> bool:
         completion = self._completions[experiment_id]
         if now - completion.noticed >= _LONGEST_SECONDS:
             return True
-        quiet_ms = self._clock.now_ms() - self._page[experiment_id]
-        return applied >= completion.written and quiet_ms >= _SETTLED_MS
+        return applied >= completion.written and now - completion.still >= _SETTLED_SECONDS
 
     async def judged_finally(self, ids: Iterable[str], at: str) -> None:
         """These experiments have had their last judgement, at a moment (ISO 8601)."""

@@ -299,7 +299,7 @@ def test_verdicts_have_the_fields_of_check() -> None:
         "reason",
     ]
     low, high = first.pop("interval")
-    assert 0.1 < low < 0.2 < high < 0.3
+    assert 0.13 < low < 0.2 < high < 0.31
     assert first == {
         "kind": "success",
         "criterion": "response_rate > 0.10",

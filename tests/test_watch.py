@@ -1,5 +1,6 @@
 """The watch finds what is to be judged although no event came, at a bounded cost."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -8,27 +9,22 @@ from redis.asyncio import Redis
 
 from redis_agent import watch as module
 from redis_agent.catalogue import Catalogue
-from redis_agent.clock import Clock
 from redis_agent.store import keys
 from redis_agent.store.aggregates import Aggregates
 from redis_agent.store.definitions import Definitions
 from redis_agent.store.finals import Finals
 from redis_agent.telemetry import Telemetry
 from redis_agent.watch import Watch
+from tests.waiting import eventually
 
 NOW_MS = 1_770_000_000_000
-
-
-class Still(Clock):
-    def now_ms(self) -> int:
-        return NOW_MS
 
 
 @pytest.fixture
 async def watch(redis_url: str) -> AsyncIterator[Watch]:
     raw = redis.asyncio.Redis.from_url(redis_url, protocol=2)
     definitions = Catalogue(definitions=Definitions(raw), telemetry=Telemetry(), ttl_seconds=0)
-    yield Watch(catalogue=definitions, aggregates=Aggregates(raw), finals=Finals(raw), clock=Still())
+    yield Watch(catalogue=definitions, aggregates=Aggregates(raw), finals=Finals(raw))
     await raw.aclose()
 
 
@@ -68,10 +64,12 @@ async def test_all_experiments_have_their_turn_and_the_newest_always(
     assert "exp_8" in await watch.changed() + await watch.changed() + await watch.changed()
 
 
-async def test_a_completed_experiment_is_named_when_it_has_all_its_events(watch: Watch, client: Redis) -> None:
+async def test_a_completed_experiment_is_named_when_it_has_all_its_events(
+    watch: Watch, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SETTLED_SECONDS", 0.0)
     await client.xadd(keys.STREAM, {"data": "{}"}, id="5-1")
     await define(client, "exp", state="completed")
-    await define(client, "fresh", state="completed", age_ms=500)
     await define(client, "running")
     assert await watch.changed() == ["running"]
     assert await watch.completed() == [], "the event is not applied"
@@ -85,6 +83,24 @@ async def test_a_completed_experiment_is_named_when_it_has_all_its_events(watch:
     await watch.changed()
     await watch.completed()
     assert not await client.hexists(keys.FINALS, "exp")
+
+
+async def test_the_last_judgement_waits_until_no_more_events_come(
+    watch: Watch, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SETTLED_SECONDS", 0.3)
+    await define(client, "exp", state="completed")
+    for n in range(4):
+        await define(client, "exp", age_ms=-3_600_000 - n)  # by whatever clock
+        await watch.changed()
+        assert await watch.completed() == []
+        await asyncio.sleep(0.1)
+
+    async def named() -> bool:
+        await watch.changed()
+        return await watch.completed() == ["exp"]
+
+    await eventually(named, 5)
 
 
 async def test_what_cannot_be_applied_is_not_waited_for_without_end(

@@ -4,46 +4,42 @@ Watching a rate after every event and believing the first crossing is wrong in n
 experiment that sits on its threshold. The test here may be looked at after every event for ever:
 the chance that it *ever* confirms a crossing that is not there is at most ``alpha``.
 
-It is a mixture e-process. For ``rate > t`` the null hypothesis is ``p <= t``, and the evidence
-after ``s`` successes in ``n`` trials is the likelihood ratio averaged over a Beta(a, b) prior cut
-to ``(t, 1]``::
+It is a mixture e-process. For ``rate > t`` the null hypothesis is every ``p <= t``, and the
+evidence after ``s`` successes in ``n`` trials is the likelihood ratio against ``t``, averaged over
+a Beta(a, b) prior cut to ``(t, 1]``::
 
     e = B(a+s, b+n-s) P(X' > t) / (B(a, b) P(X > t) t^s (1-t)^(n-s)),
         X ~ Beta(a, b),  X' ~ Beta(a+s, b+n-s)
 
-For each ``p' > t`` one more trial multiplies the ratio by ``1 + (p'-t)(p-t) / (t(1-t))`` in
-expectation, at most 1 when ``p <= t``: a supermartingale under the whole null, and so is any
-average of such. Ville's inequality bounds the chance that ``e`` ever reaches ``1/alpha`` by
-``alpha``. ``rate < t`` is the same with successes and failures exchanged. Sources: Ville (1939);
-Robbins (1970), the mixture; Howard, Ramdas, McAuliffe, Sekhon (2021), anytime validity;
-Waudby-Smith and Ramdas (2024), means of bounded variables.
+Under every ``p <= t`` it is a supermartingale that begins at 1, so that by Ville's inequality it
+ever reaches ``1/alpha`` with probability ``alpha`` at most. ``rate < t`` is the same with
+successes and failures exchanged. The interval holds the thresholds that neither direction refutes.
+Why, and how the prior was chosen: docs/evidence.md.
 
-The prior lies around twice the odds of a small threshold (for ``<``, a quarter) with
-``min(a, b) = 2``. Any prior keeps the level; this one was chosen by computing the distribution of
-the first crossing exactly, for means of 1.5 to 4 times the odds and shapes of 0.5 to 30. Median
-trials until confirmed: above 0.1, at true rates of 0.15, 0.2 and 0.4, 250, 64 and 12; below 0.1, at
-0.05, 0.02 and 0, 151, 59 and 37. Sharper priors save 10 trials at exactly twice the threshold and
-lose more elsewhere.
+Sources: Ville (1939), the inequality; Robbins (1970), mixtures; Howard, Ramdas, McAuliffe and
+Sekhon (2021), confidence sequences; Waudby-Smith and Ramdas (2024), inverting tests by betting.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from math import exp, inf, isclose, isfinite, lgamma, log, log1p
 from typing import Final, Literal, TypeAlias
 
 EvidenceState: TypeAlias = Literal["none", "early", "confirmed"]
 
-_ODDS_ABOVE_SMALL: Final = 2.0
-_ODDS_ABOVE_LARGE: Final = 4.0
+_SHARE: Final = 0.86
+"""Of ``alpha``, what the direction of the criterion gets; the other end of the interval has the rest."""
+
 _PRIOR_SHAPE: Final = 2.0
 _SMALLEST_RATE: Final = 1e-9
 _MAX_TRIALS: Final = 1_000_000_000
-_EXACT_TRIALS: Final = 2_000
-"""Up to here the posterior tail is computed; beyond, a bound of Cantelli does, at no loss."""
+"""Floating point can tell counts apart up to here; `lgamma` of them is exact to about 1e-5."""
 
-_BISECTIONS: Final = 60
+_WIDEST_LOGIT: Final = -log(_SMALLEST_RATE)
+_BISECTIONS: Final = 36
+"""They leave 6e-10 of the interval's end, relatively to its odds."""
+
 _TOLERANCE: Final = 1e-12
 
 _OPERATORS: Final = {"≥": ">=", "≤": "<=", "=": "==", "≠": "!="}
@@ -59,6 +55,8 @@ class Evidence:
         reason: Why a test was not possible, else "".
         successes: As given.
         trials: As given.
+        threshold: As given.
+        operator: As given, written in ASCII.
         alpha: Level of the test and of the interval.
     """
 
@@ -66,21 +64,38 @@ class Evidence:
     reason: str
     successes: int
     trials: int
-    alpha: float = field(default=0.05)
+    threshold: float
+    operator: str
+    alpha: float
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """Bounds of the rate that hold at all looks together with probability ``1 - alpha``.
 
-        A confidence sequence: the rates that the two-sided mixture e-process with a Beta(1/2, 1/2)
-        prior (Robbins 1970) does not reject. (0.0, 1.0) without trials; None when the counts are
-        not successes among trials. Computed when asked for, in well under a millisecond.
+        A confidence sequence: the thresholds that the test refutes in neither direction (Howard et
+        al. 2021). The direction of the criterion has 86 % of ``alpha`` and is the same test
+        that confirms it, so that a criterion is confirmed when the whole interval lies beyond its
+        threshold, and only then. ``==`` and ``!=`` share ``alpha`` equally.
+
+        Returns:
+            (0.0, 1.0) without trials; None when the counts are not successes among trials.
+            Computed when asked for, in well under a millisecond.
         """
-        if self.trials < 0 or not 0 <= self.successes <= self.trials:
+        successes, failures = self.successes, self.trials - self.successes
+        if failures < 0:
             return None
-        low, high = _confidence_sequence(*_bounded(self.successes, self.trials), self.alpha)
-        rate = self.successes / self.trials if self.trials else low
-        return min(low, rate), max(high, rate)  # rounding must not shut the rate itself out
+        if not self.trials:
+            return 0.0, 1.0
+        above = {">": _SHARE, "<": 1.0 - _SHARE}.get(self.operator[0], 0.5)
+        low, _ = _refuted_up_to(successes, failures, -log(above) - log(self.alpha))
+        _, high = _refuted_up_to(failures, successes, -log(1.0 - above) - log(self.alpha))
+        # Rounding must shut out neither the rate itself nor what is confirmed.
+        if self.state == "confirmed" and self.operator[0] == ">":
+            low = max(low, self.threshold)
+        elif self.state == "confirmed":
+            high = min(high, self.threshold)
+        rate = successes / self.trials
+        return min(low, rate), max(high, rate)
 
 
 def rate_evidence(
@@ -94,26 +109,33 @@ def rate_evidence(
 ) -> Evidence:
     """Judges ``successes / trials <operator> threshold``.
 
-    Depends on the counts alone, not on the way there. More than a billion trials are judged as a
-    billion at the same rate. ``==`` and ``!=`` have no test and are early at best, and so are
-    counts that are not successes among trials (more replies than emails) and thresholds outside
-    0 to 1, which are mistakes of scale more often than certainties.
+    Depends on the counts alone, not on the way there. The level holds in the direction of the
+    operator, for this one criterion. More than a billion trials are judged as a billion at the same
+    rate. ``==`` and ``!=`` have no test and are early at best, and so are more successes than
+    trials (several replies to one email) and thresholds outside 0 to 1, which are mistakes of scale
+    more often than certainties.
 
     Args:
         successes: Numerator.
         trials: Denominator.
-        threshold: On the scale 0 to 1.
+        threshold: On the scale 0 to 1; whoever counts in percent divides first.
         operator: ``<``, ``<=``, ``>``, ``>=``, ``==`` or ``!=``.
         alpha: Chance of ever confirming what is not so.
         min_samples: Trials from which a literal crossing counts as early.
 
     Returns:
-        The evidence; cheap, its interval is computed when asked for.
+        The evidence; a few microseconds, its interval is computed when asked for.
 
     Raises:
-        ValueError: The operator is unknown, ``alpha`` is not between 0 and 1, or the threshold is
-            NaN or infinite.
+        TypeError: A count is not a whole number, or a number is a bool.
+        ValueError: A count is negative, the operator is unknown, ``alpha`` is not between 0 and 1,
+            or the threshold is NaN or infinite.
     """
+    _check_count("successes", successes)
+    _check_count("trials", trials)
+    _check_count("min_samples", min_samples)
+    _check_real("threshold", threshold)
+    _check_real("alpha", alpha)
     operator = _OPERATORS.get(operator, operator)
     if operator not in ("<", "<=", ">", ">=", "==", "!="):
         raise ValueError(f"unknown operator {operator!r}")
@@ -121,22 +143,30 @@ def rate_evidence(
         raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}")
     if not isfinite(threshold):
         raise ValueError(f"the threshold must be finite, not {threshold!r}")
-    if trials <= 0:
-        reason = "no trials yet" if trials == 0 else "trials are negative"
-        return Evidence("none", reason, successes, trials, alpha)
+    state, reason = _judged(successes, trials, threshold, operator, alpha)
+    if state == "early" and trials < min_samples:
+        state = "none"
+    return Evidence(state, reason, successes, trials, threshold, operator, alpha)
+
+
+def _judged(successes: int, trials: int, threshold: float, operator: str, alpha: float) -> tuple[EvidenceState, str]:
+    """The state for however few trials, and why there was no test."""
+    if trials == 0:
+        return "none", "no trials yet"
     if not compares(successes / trials, operator, threshold):
-        return Evidence("none", "", successes, trials, alpha)
-    reason = ""
-    if not 0 <= successes <= trials:
-        reason = "the counts are not successes among trials"
-    elif not 0.0 <= threshold <= 1.0:
-        reason = "the threshold lies outside 0 to 1"
-    elif operator in ("==", "!="):
-        reason = "an exact value has no test"
-    elif _log_evidence(successes, trials, threshold, operator, alpha) >= -log(alpha):
-        return Evidence("confirmed", "", successes, trials, alpha)
-    state: EvidenceState = "early" if trials >= min_samples else "none"
-    return Evidence(state, reason, successes, trials, alpha)
+        return "none", ""
+    if successes > trials:
+        return "early", "the counts are not successes among trials"
+    if not 0.0 <= threshold <= 1.0:
+        return "early", "the threshold lies outside 0 to 1"
+    if operator in ("==", "!="):
+        return "early", "an exact value has no test"
+    hits, misses, rate, complement = successes, trials - successes, threshold, 1.0 - threshold
+    if operator[0] == "<":
+        hits, misses, rate, complement = misses, hits, complement, rate
+    hits, misses = _bounded(hits, misses)
+    confirmed = _log_evidence(hits, misses, rate, complement) >= -log(_SHARE) - log(alpha)
+    return ("confirmed" if confirmed else "early"), ""
 
 
 def compares(value: float, operator: str, threshold: float) -> bool:
@@ -148,119 +178,77 @@ def compares(value: float, operator: str, threshold: float) -> bool:
     return operator in (">", ">=", "!=")
 
 
-def _bounded(successes: int, trials: int) -> tuple[int, int]:
-    """Counts that floating point can tell apart; fewer trials only make the answer shyer."""
+def _check_count(name: str, count: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"{name} must be a whole number, not {count!r}")
+    if count < 0:
+        raise ValueError(f"{name} must not be negative, not {count}")
+
+
+def _check_real(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+
+
+def _bounded(hits: int, misses: int) -> tuple[int, int]:
+    """Counts that floating point can tell apart; fewer trials and hits only make the answer shyer."""
+    trials = hits + misses
     if trials <= _MAX_TRIALS:
-        return successes, trials
-    return successes * _MAX_TRIALS // trials, _MAX_TRIALS
+        return hits, misses
+    hits = hits * _MAX_TRIALS // trials
+    return hits, _MAX_TRIALS - hits
 
 
-def _log_evidence(successes: int, trials: int, threshold: float, operator: str, alpha: float) -> float:
-    """The logarithm of e, or -inf where it is certain not to reach ``1/alpha``."""
-    successes, trials = _bounded(successes, trials)
-    hits, misses = successes, trials - successes
-    rate, complement = threshold, 1.0 - threshold
-    if operator[0] == "<":
-        hits, misses, rate, complement = misses, hits, complement, rate
+def _log_evidence(hits: int, misses: int, rate: float, complement: float) -> float:
+    """The logarithm of e against every ``p <= rate``, or a little less; ``complement`` is 1 - rate.
+
+    The prior has its mean at ``2 (1 + rate)`` times the odds of ``rate``, and a smaller shape of 2,
+    which gives its mass in closed form. The mass of the posterior below ``rate`` is bounded by a
+    geometric series: the ratios of the terms of Abramowitz and Stegun 26.5.4 fall from
+    ``(a+b) rate / (a+1)``. A smaller e keeps the level.
+    """
     if rate <= 0.0:  # the null is p = 0: one hit refutes it, no miss ever does
         return inf if hits else -inf
-    rate = max(rate, _SMALLEST_RATE)  # a larger null is harder to refute
+    if rate < _SMALLEST_RATE:  # a larger null is harder to refute
+        rate, complement = _SMALLEST_RATE, 1.0 - _SMALLEST_RATE
     if complement < _SMALLEST_RATE:
         return -inf
-    shape_a, shape_b, log_prior = _prior(rate, complement)
-    a, b = shape_a + hits, shape_b + misses
-    bound = _log_beta(a, b) - log_prior - hits * log(rate) - misses * log(complement)
-    if bound < -log(alpha):
-        return -inf
-    return bound + _log_tail(rate, complement, a, b)
-
-
-@lru_cache(maxsize=1_024)
-def _prior(rate: float, complement: float) -> tuple[float, float, float]:
-    """The prior's shapes for the side above ``rate``, and log of B(a, b) P(X > rate)."""
-    factor = _ODDS_ABOVE_SMALL if rate <= 0.5 else _ODDS_ABOVE_LARGE
-    odds = factor * rate / complement
+    log_rate, log_complement = log(rate), log(complement)
+    odds = 2.0 * (1.0 + rate) * rate / complement
     if odds <= 1.0:
         a, b = _PRIOR_SHAPE, _PRIOR_SHAPE / odds
+        log_prior = b * log_complement + log1p(b * rate) - log(b * (b + 1.0))
     else:
         a, b = _PRIOR_SHAPE * odds, _PRIOR_SHAPE
-    tail = 1.0 - _incomplete_beta(rate, complement, a, b)
-    return a, b, _log_beta(a, b) + log(tail)
-
-
-def _log_tail(rate: float, complement: float, a: float, b: float) -> float:
-    """Log of P(X > rate) for X ~ Beta(a, b), or a little less."""
-    total = a + b
-    distance = a / total - rate
-    if total <= _EXACT_TRIALS:
-        tail = 1.0 - _incomplete_beta(rate, complement, a, b)
-    elif distance <= 0.0:
+        log_prior = log(1.0 - exp(a * log_rate) * (1.0 + a * complement)) - log(a * (a + 1.0))
+    a, b = a + hits, b + misses
+    ratio = (a + b) * rate / (a + 1.0)
+    if ratio >= 1.0:
         return -inf
-    else:  # Cantelli's inequality
-        variance = a * b / (total * total * (total + 1.0))
-        tail = distance * distance / (variance + distance * distance)
-    return log(tail) if tail > 0.0 else -inf
+    log_posterior = lgamma(a) + lgamma(b) - lgamma(a + b)
+    log_below = a * log_rate + b * log_complement - log_posterior - log(a * (1.0 - ratio))
+    if log_below >= 0.0:
+        return -inf
+    log_above = log1p(-exp(log_below))
+    return log_posterior + log_above - log_prior - hits * log_rate - misses * log_complement
 
 
-def _log_beta(a: float, b: float) -> float:
-    return lgamma(a) + lgamma(b) - lgamma(a + b)
+def _refuted_up_to(hits: int, misses: int, needed: float) -> tuple[float, float]:
+    """The largest rate that is refuted as too small, and its complement; (0, 1) when none is.
 
-
-def _incomplete_beta(x: float, complement: float, a: float, b: float) -> float:
-    """The regularised incomplete beta function I_x(a, b), 0 < x < 1."""
-    front = exp(a * log(x) + b * log(complement) - _log_beta(a, b))
-    if x < (a + 1.0) / (a + b + 2.0):
-        return front * _continued_fraction(x, a, b) / a
-    return 1.0 - front * _continued_fraction(complement, b, a) / b
-
-
-def _continued_fraction(x: float, a: float, b: float) -> float:
-    """The continued fraction of I_x(a, b) by Lentz's method (Abramowitz and Stegun 26.5.8)."""
-    tiny = 1e-300
-    c = 1.0
-    d = 1.0 / ((1.0 - (a + b) * x / (a + 1.0)) or tiny)
-    result = d
-    for m in range(1, 1_000):
-        even = a + 2 * m
-        term = m * (b - m) * x / ((even - 1.0) * even)
-        d = 1.0 / ((1.0 + term * d) or tiny)
-        c = (1.0 + term / c) or tiny
-        result *= d * c
-        term = -(a + m) * (a + b + m) * x / (even * (even + 1.0))
-        d = 1.0 / ((1.0 + term * d) or tiny)
-        c = (1.0 + term / c) or tiny
-        step = d * c
-        result *= step
-        if abs(step - 1.0) < 1e-10:
-            break
-    return result
-
-
-def _confidence_sequence(successes: int, trials: int, alpha: float) -> tuple[float, float]:
-    """Both ends of {p : log B(s+1/2, f+1/2) - log B(1/2, 1/2) - log(p^s (1-p)^f) < -log alpha}."""
-    if trials == 0:
+    Evidence falls as the threshold rises towards the rate that was seen, so that bisection finds
+    where its logarithm passes ``needed``. It works on the logit, as exact near 0 as near 1.
+    """
+    hits, misses = _bounded(hits, misses)
+    if not hits:
         return 0.0, 1.0
-    failures = trials - successes
-    level = _log_beta(successes + 0.5, failures + 0.5) - _log_beta(0.5, 0.5) + log(alpha)
-
-    def inside(p: float) -> bool:
-        likelihood = successes * log(p) if successes else 0.0
-        if failures:
-            likelihood += failures * log1p(-p)
-        return likelihood > level
-
-    centre = successes / trials
-
-    def end(outside: float) -> float:
-        within = centre
-        for _ in range(_BISECTIONS):
-            middle = (outside + within) / 2.0
-            if not 0.0 < middle < 1.0 or middle in (outside, within):
-                break
-            if inside(middle):
-                within = middle
-            else:
-                outside = middle
-        return outside  # on the safe side of the end
-
-    return (0.0 if successes == 0 else end(0.0)), (1.0 if failures == 0 else end(1.0))
+    outside, inside = -_WIDEST_LOGIT, log(hits / misses) if misses else _WIDEST_LOGIT
+    found = (0.0, 1.0)
+    for _ in range(_BISECTIONS):
+        middle = (outside + inside) / 2.0
+        rate, complement = 1.0 / (1.0 + exp(-middle)), 1.0 / (1.0 + exp(middle))
+        if _log_evidence(hits, misses, rate, complement) >= needed:
+            outside, found = middle, (rate, complement)
+        else:
+            inside = middle
+    return found

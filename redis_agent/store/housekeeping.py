@@ -14,10 +14,11 @@ from redis_agent.store.stream import text, whole
 
 @dataclass(frozen=True, slots=True)
 class SummaryMark:
-    """The last interval that was summarised, and when that was done (ms)."""
+    """The last interval that was summarised, when that was done (ms), and the floor of the stream then."""
 
     slot: int
     at_ms: int
+    floor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,18 @@ class Housekeeping:
 
     async def summary_mark(self) -> SummaryMark | None:
         """The last summary; None before the first interval has ended."""
-        slot, at_ms = await self._client.hmget(keys.SCHEDULER, ["summary_slot", "summary_ms"])
-        return SummaryMark(whole(slot), whole(at_ms)) if slot else None
+        names = ["summary_slot", "summary_ms", "summary_floor"]
+        slot, at_ms, floor = await self._client.hmget(keys.SCHEDULER, names)
+        return SummaryMark(whole(slot), whole(at_ms), text(floor or b"")) if slot else None
 
-    async def set_summary_mark(self, slot: int, at_ms: int) -> None:
+    async def set_summary_mark(self, mark: SummaryMark) -> None:
         """This interval is summarised."""
-        await self._client.hset(keys.SCHEDULER, items=["summary_slot", slot, "summary_ms", at_ms])
+        items: list[str | int] = ["summary_slot", mark.slot, "summary_ms", mark.at_ms, "summary_floor", mark.floor]
+        await self._client.hset(keys.SCHEDULER, items=items)
+
+    async def floor(self) -> str:
+        """The id up to which every event has been applied; it moves whenever one is."""
+        return text(await self._client.get(keys.FLOOR) or b"")
 
     async def take_buried(self) -> int:
         """How many entries an operator has sent to the dead letters since this was asked last, by anybody."""

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_agent.embedded import EmbeddedServer
-from tests.fault.proxy import Proxy
+from tests.fault.proxy import Proxy, script_names
 from tests.ledger import JUDGED, RATE, Account, Ledger, account, check_replay, compare, criteria_told
 from tests.processes import AgentProcess, Agents, unused_port
 from tests.waiting import eventually
@@ -241,7 +241,8 @@ class Havoc:
                 return sum(v.proxy.lost[kind] for v in self._victims) > before
 
             try:
-                await eventually(some, 10 if provoke else 4, what=f"a reply of {kind} is lost")
+                patience = 15 if provoke or kind in script_names().values() else 4
+                await eventually(some, patience, what=f"a reply of {kind} is lost")
             except AssertionError:
                 break  # it is not sent in this state
             finally:
@@ -316,9 +317,23 @@ class Havoc:
                 return False
             bridges = [f"bridge{n}-".encode() for n in range(ROLES["bridge"])]
             owners = [owner for owner in owners if owner not in self._dead]
-            return all(any(owner.startswith(bridge) for owner in owners) for bridge in bridges)
+            silent = [b for b in bridges if not any(owner.startswith(b) for owner in owners)]
+            assert not silent, (silent, began_ms, await self._hand_over())
+            return True
 
         await eventually(told, 30, interval=0.05, what="every bridge is in step")
+
+    async def _hand_over(self) -> dict[str, Any]:
+        """What the server knows of the bridges."""
+        client = self._control
+        alive = await client.pubsub_channels("redis_agent:bridge:alive:*")
+        return {
+            "now": await client.time(),
+            "lease": (await client.get(LEASES["bridge"]), await client.pttl(LEASES["bridge"])),
+            "state": await client.hgetall("redis_agent:bridge"),
+            "ready": await client.zrange(READY, 0, -1, withscores=True),
+            "subscribed": alive,
+        }
 
     async def at_work(self) -> None:
         """Every role goes on: somebody leads, every bridge is in step, what is published now is applied."""

@@ -19,6 +19,7 @@ from redis_agent.store.stream import EventStream
 from tests.conftest import OwnServerFactory
 from tests.faketime import FakeClock
 from tests.fault.havoc import OUTBOX, STREAM, Havoc
+from tests.processes import Agents
 from tests.seeds import SEED
 from tests.waiting import eventually
 
@@ -95,6 +96,32 @@ async def jump(faked_server: FakedServer, directory: Path, *, rounds: int) -> No
         assert ids == sorted(set(ids))
         assert havoc.done.total() == len(jumps)
     finally:
+        await client.aclose()
+
+
+async def test_summaries_come_although_the_bridges_clock_is_an_hour_behind_the_schedulers(
+    own_server: OwnServerFactory, tmp_path: Path
+) -> None:
+    behind = FakeClock(tmp_path, "bridge")
+    behind.set(-HOUR)
+    server = own_server()
+    agents, client = Agents(server.url, tmp_path), Redis.from_url(server.url, decode_responses=True)
+    try:
+        await agents.start("bridge", "worker", **behind.env).ready()
+        await agents.start("scheduler", SUMMARY_INTERVAL_SECONDS=1, REDIS_AGENT_QUIET_AFTER_SECONDS=60).ready()
+
+        async def four() -> bool:
+            await client.publish("fullsend:metrics", json.dumps({"experiment_id": "e", "event": "tick"}))
+            return await client.xlen(OUTBOX) >= 4
+
+        await eventually(four, 20, interval=0.1, what="four summaries")
+        published = await client.hget("metrics_aggregated:e", "tick_count")
+        await asyncio.sleep(2.5)
+        told = await client.xlen(OUTBOX)
+        await asyncio.sleep(2.5)
+        assert await client.xlen(OUTBOX) == told, f"nothing new after {published} events, nothing to tell"
+    finally:
+        agents.end()
         await client.aclose()
 
 

@@ -243,17 +243,20 @@ async def swept_twice(client: Redis) -> None:
 
 
 async def test_the_last_judgement_waits_for_events_that_are_in_the_stream(agents: Agents, client: Redis) -> None:
-    await define(client, "exp", {"state": "completed", "success_criteria": '["ticks == 50"]'})
-    scheduler = await agents.start("scheduler").ready()
-    await mirror(client, 1)
+    await define(client, "exp", {"state": "running", "success_criteria": '["ticks == 50"]'})
     worker = await agents.start("worker").ready()
+    await worker.logged("group_created")
+    await mirror(client, 1)
     await settled(client, 1)
     worker.kill()
     await mirror(client, 49, first=1)  # nobody applies them yet
-    await scheduler.logged("lease_acquired")
+    await client.hset("experiments:exp", "state", "completed")
+    await agents.start("scheduler", THRESHOLD_CHECK_INTERVAL_SECONDS=0.5).ready()
+    for _ in range(4):  # longer than it waits for events that may come
+        await swept_twice(client)
     assert not await client.hexists("redis_agent:finals", "exp")
+
     await agents.start("worker").ready()
-    await settled(client, 50)
     await eventually(lambda: client.hexists("redis_agent:finals", "exp"), 15, what="the last judgement")
     assert await told(client) == {"exp": {"ticks == 50"}}
     assert await client.xlen(STREAM) == 50
