@@ -236,7 +236,7 @@ def examples_page() -> str | None:
     unsupported = 0
     for document in json.loads(EXAMPLES.read_text("utf-8")):
         experiment = parse_experiment(document["id"], json.dumps(document))
-        for entry in experiment.criteria:
+        for entry in filter(lambda entry: entry.listed, experiment.criteria):
             read = f"unsupported: {entry.problem}" if entry.criterion is None else f"`{entry.criterion.text}`"
             unsupported += entry.criterion is None
             rows.append(f"| {experiment.id} | {entry.kind} | {_cell(entry.text)} | {read} |\n")

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from redis_agent import log
 from redis_agent.bridge import Bridge
 from redis_agent.bridge_terms import BridgeTenure, Terms
+from redis_agent.catalogue import Catalogue
 from redis_agent.clock import Clock
 from redis_agent.config import Settings
 from redis_agent.dispatcher import Dispatcher
@@ -40,6 +41,7 @@ from redis_agent.store.client import connect, follow_master
 from redis_agent.store.definitions import Definitions
 from redis_agent.store.durability import Durability
 from redis_agent.store.failures import Remedy, classify
+from redis_agent.store.finals import Finals
 from redis_agent.store.housekeeping import Housekeeping
 from redis_agent.store.lease import Leadership, Lease, Tenure
 from redis_agent.store.mirror import Mirror
@@ -48,6 +50,7 @@ from redis_agent.store.recovery import Recovery
 from redis_agent.store.rights import missing_rights
 from redis_agent.store.stream import TOGETHER, EventStream
 from redis_agent.telemetry import Liveness, Telemetry
+from redis_agent.watch import Watch
 from redis_agent.worker import Worker
 
 ROLES = ("bridge", "worker", "dispatcher", "scheduler")
@@ -55,6 +58,9 @@ ROLES = ("bridge", "worker", "dispatcher", "scheduler")
 _CANCEL_SECONDS, _END_SECONDS = 0.5, 1.0
 
 Run = Callable[[asyncio.Event], Awaitable[None]]
+
+# Definitions are not looked at more often than this, however short they are remembered.
+_WATCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Parts:
         client: short commands.
         clients: every client of the process.
         durability: what counts as written, applied and ready to be delivered.
+        catalogue: the experiments as they are defined.
     """
 
     settings: Settings
@@ -75,6 +82,7 @@ class Parts:
     client: Redis
     clients: list[Redis]
     durability: Durability
+    catalogue: Catalogue
     telemetry: Telemetry
     liveness: Liveness
     clock: Clock
@@ -136,6 +144,9 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
         clients=[client],
         durability=Durability(
             client, level=settings.durability, replicas=settings.durability_replicas, telemetry=telemetry
+        ),
+        catalogue=Catalogue(
+            definitions=Definitions(client), telemetry=telemetry, ttl_seconds=settings.definitions_ttl_seconds
         ),
         telemetry=telemetry,
         liveness=Liveness(),
@@ -332,7 +343,7 @@ def _bridge(parts: Parts) -> Bridge:
 def _judge(parts: Parts) -> Judge:
     settings = parts.settings
     return Judge(
-        definitions=Definitions(parts.client),
+        catalogue=parts.catalogue,
         aggregates=Aggregates(parts.client),
         outbox=Outbox(parts.client),
         telemetry=parts.telemetry,
@@ -343,7 +354,6 @@ def _judge(parts: Parts) -> Judge:
             min_samples=settings.min_samples,
             early=settings.alert_evidence == "early",
             cooldown_seconds=settings.alert_cooldown_seconds,
-            definitions_ttl_seconds=settings.definitions_ttl_seconds,
             max_fields=settings.max_fields,
         ),
     )
@@ -424,6 +434,11 @@ def _scheduler(parts: Parts) -> Scheduler:
             parts, _lease(parts, keys.LEASE_SCHEDULER), "scheduler", parts.telemetry.scheduler_leader
         ),
         judge=_judge(parts),
+        watch=Watch(
+            catalogue=parts.catalogue,
+            aggregates=Aggregates(parts.client),
+            finals=Finals(parts.client),
+        ),
         aggregates=Aggregates(parts.client),
         outbox=Outbox(parts.client),
         housekeeping=Housekeeping(
@@ -437,6 +452,7 @@ def _scheduler(parts: Parts) -> Scheduler:
         liveness=parts.liveness,
         clock=parts.clock,
         sweep_seconds=settings.threshold_check_interval_seconds,
+        watch_seconds=max(_WATCH_SECONDS, settings.definitions_ttl_seconds),
         summary_seconds=settings.summary_interval_seconds,
         quiet_after_seconds=settings.quiet_after_seconds,
         alerts_max=settings.alerts_max_length,

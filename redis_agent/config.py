@@ -206,7 +206,8 @@ class Settings(BaseSettings):
         1.0,
         ge=0,
         le=3_600,
-        description="How long an experiment's definition is used before it is read again.",
+        description="How long an experiment's definition is used before it is read again, and how often the scheduler "
+        "looks for changed ones (once a second at most).",
     )
     consumer: Annotated[str, Variable(form="a name without spaces, of at most 100 characters")] = Field(
         "",

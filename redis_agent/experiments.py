@@ -3,17 +3,14 @@
 ``parse_experiment`` takes what Redis holds under ``experiments:{id}`` and ``metrics_specs:{id}``
 and makes one ``Experiment`` of it; ``judge`` and ``derived`` are pure functions of it and of the
 fields of its aggregate. A part that cannot be read is named in ``problems`` and costs only itself.
-
-Read now: the experiment as a HASH of fields or as JSON text, specs as a HASH with ``metrics`` or as
-JSON text. A HASH whose ``spec`` is a YAML file, and ``metrics_yaml``, are refused by name until
-their reader joins in ``_experiment_fields`` and ``_metric_entries``.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -32,17 +29,10 @@ from redis_agent.criteria import (
     print_name,
     understand,
 )
-from redis_agent.criteria.documents import (
-    MAX_SHOWN,
-    decoded,
-    from_json,
-    from_yaml,
-    kind_of,
-    parse_moment,
-    shown,
-    text_of,
-)
-from redis_agent.criteria.specs import metric_specs
+from redis_agent.criteria.documents import MAX_SHOWN, decoded, kind_of, parse_moment, shown, text_of
+from redis_agent.criteria.forms import ExperimentError, declared_metrics, experiment_fields, file_fields
+from redis_agent.criteria.names import name_key
+from redis_agent.criteria.thresholds import threshold_criteria
 
 __all__ = [
     "Experiment",
@@ -55,17 +45,18 @@ __all__ = [
     "parse_experiment",
     "parse_experiment_file",
     "parse_moment",
+    "without_repeats",
 ]
 
 MAX_CRITERIA: Final = 100
+"""Listed criteria of an experiment; and as many again out of thresholds."""
+MAX_PROBLEMS: Final = 20
 MAX_FILE_BYTES: Final = 1_000_000
 
 _STATES: Final = frozenset({"", "draft", "ready", "running", "run", "completed", "failed", "archived"})
 _NOT_JUDGED: Final = frozenset({"archived", "failed"})
-
-
-class ExperimentError(ValueError):
-    """An experiment cannot be read at all; the message says what is not understood."""
+# YAML 1.1, which most loaders speak, has more words than two.
+_TRUTHS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +69,8 @@ class JudgedCriterion:
         criterion: What was understood, or None.
         problem: Why nothing was understood, or "".
         fingerprint: Stable short name of the kind and the canonical text.
+        listed: Whether it stands in a list of criteria; else it is a metric's threshold.
+        only_final: Whether it is met only when the experiment is over.
     """
 
     kind: CriterionKind
@@ -85,6 +78,8 @@ class JudgedCriterion:
     criterion: Criterion | None
     problem: str
     fingerprint: str
+    listed: bool = True
+    only_final: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +91,8 @@ class Experiment:
         hypothesis: As written.
         state: In lower case; "" when absent, which counts as active.
         created_at: The start, with a zone, or None.
-        criteria: Those of success, then those of failure, each in the written order.
+        criteria: Those of success, then those of failure, each in the written order; then those that the metrics'
+            thresholds make, in the metrics' order.
         metrics: The declared metrics.
         problems: What could not be read, one readable line each.
     """
@@ -206,17 +202,22 @@ def parse_experiment(
             smaller is a line in ``problems``.
     """
     problems: list[str] = []
-    fields = _experiment_fields(document, problems)
-    metrics: list[MetricSpec] = []
-    if specs_document is not None:
-        metrics = metric_specs(_metric_entries(specs_document, problems), problems)
-    if not metrics:
-        metrics = metric_specs(decoded(fields.get("metrics"), "metrics", problems), problems)
+    return _experiment(experiment_id, experiment_fields(document, problems), specs_document, problems)
+
+
+def _experiment(
+    experiment_id: str,
+    fields: Mapping[str, object],
+    specs_document: Mapping[str, str] | str | None,
+    problems: list[str],
+) -> Experiment:
+    metrics = declared_metrics(specs_document, fields.get("metrics"), problems)
     vocabulary = Vocabulary(metrics)
     criteria = list(_criteria("success", fields, vocabulary, problems))
     criteria += _criteria("failure", fields, vocabulary, problems)
-    if len(criteria) > MAX_CRITERIA:
-        problems.append(f"only the first {MAX_CRITERIA} criteria are judged")
+    thresholds = list(_thresholds(metrics))
+    if len(criteria) > MAX_CRITERIA or len(thresholds) > MAX_CRITERIA:
+        problems.append(f"only the first {MAX_CRITERIA} criteria are judged, and the first {MAX_CRITERIA} thresholds")
     created = fields.get("created_at")
     created_at = parse_moment(created)
     if created_at is None and created not in (None, ""):
@@ -224,13 +225,15 @@ def parse_experiment(
     state = text_of(fields.get("state")).lower()
     if state not in _STATES:
         problems.append(f"the state {shown(state)} is not known and counts as active")
+    if len(problems) > MAX_PROBLEMS:
+        problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} problems more"]
     return Experiment(
         id=experiment_id,
         hypothesis=text_of(fields.get("hypothesis")),
         state=state,
         created_at=created_at,
-        criteria=tuple(criteria[:MAX_CRITERIA]),
-        metrics=tuple(metrics),
+        criteria=(*criteria[:MAX_CRITERIA], *thresholds[:MAX_CRITERIA]),
+        metrics=metrics,
         problems=tuple(problems),
     )
 
@@ -243,17 +246,11 @@ def parse_experiment_file(text: str) -> Experiment:
     """
     if len(text) > MAX_FILE_BYTES:
         raise ExperimentError(f"the file is larger than {MAX_FILE_BYTES} characters")
-    loaded = from_json(text, "the file", [])
-    if loaded is None:
-        try:
-            loaded = from_yaml(text)
-        except ValueError as error:
-            raise ExperimentError(f"the file is neither JSON nor YAML: {error}") from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("experiment"), dict):
-        loaded = loaded["experiment"]
-    if not isinstance(loaded, dict):
-        raise ExperimentError(f"the file holds {kind_of(loaded)}, not an experiment")
-    return parse_experiment(text_of(loaded.get("id")) or "file", loaded)
+    problems: list[str] = []
+    fields = file_fields(text, problems)
+    if isinstance(fields.get("spec"), str):  # a HASH of the field, as a file
+        fields = experiment_fields({name: _as_field(value) for name, value in fields.items()}, problems)
+    return _experiment(text_of(fields.get("id")) or "file", fields, None, problems)
 
 
 def judge(
@@ -280,23 +277,44 @@ def judge(
     """
     metrics = Metrics.from_hash(fields, experiment.specs)
     started_at = experiment.created_at or parse_moment(fields.get("first_event_at"))
-    return [
-        Verdict(
-            entry,
-            None
-            if entry.criterion is None
-            else evaluate(
+    final = final or experiment.finished
+    verdicts = []
+    for entry in experiment.criteria:
+        evaluation: Evaluation | None = None
+        if entry.criterion is not None:
+            evaluation = evaluate(
                 entry.criterion,
                 metrics,
                 now=now,
                 started_at=started_at,
-                final=final or experiment.finished,
+                final=final,
                 alpha=alpha,
                 min_samples=min_samples,
-            ),
-        )
-        for entry in experiment.criteria
-    ]
+            )
+            if entry.only_final and not final and evaluation.state == "met":
+                reason = f"{evaluation.reason}; counts only when the experiment is over"
+                evaluation = replace(evaluation, state="not_met", evidence=None, reason=reason)
+        verdicts.append(Verdict(entry, evaluation))
+    return verdicts
+
+
+def without_repeats(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Leaves out met thresholds that say only what a listed criterion says that is met, too.
+
+    Authors often write both: ``success_threshold: 0.08`` and ``response_rate > 0.08``. To tell one of them is enough.
+    """
+    listed = {_bound(verdict) for verdict in verdicts if verdict.entry.listed} - {None}
+    return [verdict for verdict in verdicts if verdict.entry.listed or _bound(verdict) not in listed]
+
+
+def _bound(verdict: Verdict) -> tuple[CriterionKind, str, str, float] | None:
+    """What a met verdict is about: the metric, the side, and the threshold on the metric's own scale."""
+    evaluation = verdict.evaluation
+    if evaluation is None or evaluation.state != "met":
+        return None
+    if evaluation.metric is None or evaluation.operator is None or evaluation.threshold is None:
+        return None
+    return verdict.kind, name_key(evaluation.metric), evaluation.operator[0], float(f"{evaluation.threshold:.9g}")
 
 
 def derived(experiment: Experiment, fields: Mapping[str, str]) -> dict[str, str]:
@@ -316,33 +334,23 @@ def derived(experiment: Experiment, fields: Mapping[str, str]) -> dict[str, str]
     return values
 
 
-def _experiment_fields(document: Mapping[str, str] | str, problems: list[str]) -> Mapping[str, object]:
-    """The experiment's own fields, whichever form it has."""
-    if isinstance(document, str):
-        loaded = from_json(document, "the experiment", problems)
-        if isinstance(loaded, dict) and isinstance(loaded.get("experiment"), dict):
-            loaded = loaded["experiment"]
-        if not isinstance(loaded, dict):
-            raise ExperimentError(problems[-1] if problems else "the experiment is no JSON object")
-        return loaded
-    if "spec" in document:
-        message = "the field spec (an experiment as a YAML file) is not understood yet"
-        if "success_criteria" not in document and "failure_criteria" not in document:
-            raise ExperimentError(message)
-        problems.append(message)
-    return document
+def _thresholds(metrics: Sequence[MetricSpec]) -> Iterator[JudgedCriterion]:
+    for spec in metrics:
+        for entry in threshold_criteria(spec):
+            yield JudgedCriterion(
+                entry.kind,
+                entry.text[:MAX_SHOWN],
+                entry.criterion,
+                "",
+                _fingerprint(entry.kind, entry.criterion.text + ("\0final" if entry.only_final else "")),
+                listed=False,
+                only_final=entry.only_final,
+            )
 
 
-def _metric_entries(document: Mapping[str, str] | str, problems: list[str]) -> object:
-    """The list of metrics in a ``metrics_specs`` document."""
-    if isinstance(document, str):
-        loaded = from_json(document, "metrics_specs", problems)
-        return loaded.get("metrics") if isinstance(loaded, dict) else loaded
-    if "metrics" in document:
-        return decoded(document["metrics"], "metrics_specs", problems)
-    if "metrics_yaml" in document:
-        problems.append("the field metrics_yaml is not understood yet")
-    return None
+def _as_field(value: object) -> str:
+    """A value as it stands in a HASH."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _criteria(
@@ -372,7 +380,7 @@ def _criterion(kind: CriterionKind, item: object, vocabulary: Vocabulary) -> Jud
             criterion = understand(item, vocabulary, kind)
         elif isinstance(item, dict) and len(item) == 1:
             key, value = next(iter(item.items()))
-            text = f"{text_of(key)}: {shown(value)}"
+            text = f"{text_of(key)}: {text_of(value) if isinstance(value, str) else shown(value)}"
             criterion = _from_object(text_of(key), value, vocabulary, kind)
         else:
             text = shown(item)
@@ -380,9 +388,14 @@ def _criterion(kind: CriterionKind, item: object, vocabulary: Vocabulary) -> Jud
     except CriterionError as error:
         problem = str(error)
     text = text[:MAX_SHOWN]
-    identity = f"{kind}\0{text if criterion is None else criterion.text}"
-    fingerprint = hashlib.blake2b(identity.encode("utf-8", "replace"), digest_size=8).hexdigest()
-    return JudgedCriterion(kind, text, criterion, problem, fingerprint)
+    return JudgedCriterion(
+        kind, text, criterion, problem, _fingerprint(kind, text if criterion is None else criterion.text)
+    )
+
+
+def _fingerprint(kind: CriterionKind, meaning: str) -> str:
+    identity = f"{kind}\0{meaning}"
+    return hashlib.blake2b(identity.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def _from_object(name: str, value: object, vocabulary: Vocabulary, kind: CriterionKind) -> Criterion:
@@ -390,10 +403,13 @@ def _from_object(name: str, value: object, vocabulary: Vocabulary, kind: Criteri
     if isinstance(value, bool):
         return parse_flag(name, value)
     if isinstance(value, str):
-        if value.strip().lower() in ("true", "false"):
-            return parse_flag(name, value.strip().lower() == "true")
+        truth = _TRUTHS.get(value.strip().lower())
+        if truth is not None:
+            return parse_flag(name, truth)
         if value.lstrip()[:1] in tuple("<>=!\u2265\u2264"):
             return understand(f"{print_name(name)} {value}", vocabulary, kind)
+        # A colon in a sentence: YAML makes an object of it.
+        return understand(f"{name}: {value}", vocabulary, kind)
     raise CriterionError(f"{kind_of(value)} under {shown(name)} is no criterion", 0, "write true, or a comparison")
 
 

@@ -18,11 +18,11 @@ from redis.exceptions import RedisError, ResponseError
 from redis_agent import criteria, experiments, log
 from redis_agent.aggregate import events_total
 from redis_agent.alerts import Alert, Crossing, threshold_alert
+from redis_agent.catalogue import Catalogue
 from redis_agent.clock import Clock, iso
 from redis_agent.criteria import Evaluation
 from redis_agent.experiments import Experiment, Verdict
 from redis_agent.store.aggregates import Aggregates, DerivedUpdate
-from redis_agent.store.definitions import Definition, Definitions
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.outbox import Outbox, Raise
 from redis_agent.store.recovery import Recovery, sleep_unless
@@ -76,7 +76,6 @@ class Rules:
         min_samples: trials below which a rate is not believed.
         early: whether crossings are told before they are confirmed.
         cooldown_seconds: between two alerts about the same criterion.
-        definitions_ttl_seconds: how long a definition that was read is used.
         max_fields: that an aggregate may hold, derived metrics included.
     """
 
@@ -84,7 +83,6 @@ class Rules:
     min_samples: int
     early: bool
     cooldown_seconds: int
-    definitions_ttl_seconds: float
     max_fields: int
 
 
@@ -94,7 +92,7 @@ class Judge:
     def __init__(
         self,
         *,
-        definitions: Definitions,
+        catalogue: Catalogue,
         aggregates: Aggregates,
         outbox: Outbox,
         telemetry: Telemetry,
@@ -102,7 +100,7 @@ class Judge:
         clock: Clock,
         rules: Rules,
     ) -> None:
-        self._definitions = definitions
+        self._catalogue = catalogue
         self._aggregates = aggregates
         self._outbox = outbox
         self._telemetry = telemetry
@@ -110,8 +108,6 @@ class Judge:
         self._clock = clock
         self._rules = rules
         self._log = log.get("judge")
-        self._known: dict[str, tuple[float, Experiment]] = {}
-        self._parsed: dict[str, tuple[Definition, Experiment]] = {}
         self._cooling: dict[tuple[str, str, str], float] = {}
         self._said: set[tuple[str, str]] = set()
         self._mailbox: dict[str, Item] = {}
@@ -162,13 +158,17 @@ class Judge:
 
     # Judging -----------------------------------------------------------------------------------------------
 
-    async def judge(self, items: Sequence[Item]) -> list[Judgement]:
+    async def judge(self, items: Sequence[Item], *, final: bool = False) -> list[Judgement]:
         """Judge experiments: write their derived metrics, raise the alerts that are due.
+
+        Args:
+            items: what to judge; those that are not defined are left out.
+            final: judge completed experiments, and only those, for the last time; otherwise they have no verdicts.
 
         Raises:
             RedisError, OSError: nothing is half done; judging again is safe.
         """
-        found = await self._experiments([item.experiment_id for item in items])
+        found = await self._catalogue.experiments([item.experiment_id for item in items])
         now = self._clock.now()
         updates: list[DerivedUpdate] = []
         alerts: list[tuple[Alert, Item]] = []
@@ -177,11 +177,11 @@ class Judge:
             if n % _SLICE == 0:
                 await asyncio.sleep(0)
             experiment = found.get(item.experiment_id)
-            if experiment is None:
+            if experiment is None or (final and not experiment.finished):
                 continue
             try:
                 update = derived_update(experiment, item.fields, self._rules.max_fields)
-                verdicts = self._verdicts(experiment, item.fields)
+                verdicts = self._verdicts(experiment, item.fields) if final or not experiment.finished else []
                 due = self._due_alerts(item, verdicts, now)
             except Exception:  # noqa: BLE001 - one experiment must not stop the others
                 self._once(item.experiment_id, "judging_failed", exc_info=True)
@@ -216,7 +216,7 @@ class Judge:
         Raises:
             RedisError, OSError: definitions could not be read.
         """
-        found = await self._experiments([item.experiment_id for item in items])
+        found = await self._catalogue.experiments([item.experiment_id for item in items])
         judgements = []
         for item in items:
             experiment = found.get(item.experiment_id)
@@ -242,7 +242,7 @@ class Judge:
     def _due_alerts(self, item: Item, verdicts: Sequence[Verdict], now: datetime) -> list[Alert]:
         """The alerts of criteria that are met, as far as they are to be told."""
         alerts = []
-        for verdict in verdicts:
+        for verdict in experiments.without_repeats(verdicts):
             evaluation = verdict.evaluation
             if evaluation is None or evaluation.state != "met":
                 continue
@@ -303,43 +303,6 @@ class Judge:
     def _count(self, alert: Alert, outcome: str) -> None:
         self._telemetry.alerts.labels(alert.type.value, alert.severity.value, outcome).inc()
 
-    # Definitions -------------------------------------------------------------------------------------------
-
-    async def _experiments(self, ids: Sequence[str]) -> dict[str, Experiment]:
-        """The experiments that are defined, read again when what is known has grown old."""
-        now = asyncio.get_running_loop().time()
-        wanted = [i for i in ids if i not in self._known or self._known[i][0] <= now]
-        if wanted:
-            read = await self._definitions.read(wanted)
-            if len(self._known) > _MEMORY:
-                self._known.clear()
-                self._parsed.clear()
-            for experiment_id, definition in read.items():
-                experiment = self._understood(experiment_id, definition)
-                if experiment is None:
-                    # Asked for again with the next event: an experiment may be defined after its first one.
-                    self._known.pop(experiment_id, None)
-                else:
-                    until = now + self._rules.definitions_ttl_seconds
-                    self._known[experiment_id] = (until, experiment)
-        return {i: self._known[i][1] for i in ids if i in self._known}
-
-    def _understood(self, experiment_id: str, definition: Definition) -> Experiment | None:
-        if definition.problem:
-            self._once(experiment_id, "definition_unreadable", problem=definition.problem)
-        known = self._parsed.get(experiment_id)
-        if known is not None and known[0] == definition:
-            return known[1]
-        experiment = parse_definition(experiment_id, definition)
-        if isinstance(experiment, Experiment):
-            for problem in experiment.problems:
-                self._once(experiment_id, "definition_problem", problem=problem)
-            self._parsed[experiment_id] = (definition, experiment)
-            return experiment
-        if experiment:
-            self._once(experiment_id, "definition_unreadable", problem=experiment)
-        return None
-
     def _once(self, experiment_id: str, event: str, **fields: Any) -> None:
         """Say a problem of one experiment once, not with every batch."""
         what = (experiment_id, f"{event}:{fields.get('problem', '')}")
@@ -350,16 +313,6 @@ class Judge:
         self._said.add(what)
         self._telemetry.definition_errors.inc()
         self._log.warning(event, experiment_id=experiment_id, **fields)
-
-
-def parse_definition(experiment_id: str, definition: Definition) -> Experiment | str:
-    """The experiment a definition describes, or why not ("" when there is none)."""
-    if definition.document is None and definition.specs is None:
-        return definition.problem
-    try:
-        return experiments.parse_experiment(experiment_id, definition.document or {}, definition.specs)
-    except ValueError as problem:
-        return str(problem)
 
 
 def derived_update(experiment: Experiment, fields: Mapping[str, str], max_fields: int) -> DerivedUpdate | None:

@@ -2,6 +2,7 @@
 
 - the threshold sweep: judges experiments with events since the last sweep (what a worker may have left unjudged when
   it died) and those with a time clause, whose verdict can change without any event;
+- what changes in definitions while no event comes, and the last judgement of what is completed;
 - the periodic summary, one an interval across all replicas;
 - trimming, and removing consumers that are gone.
 
@@ -19,7 +20,7 @@ from redis.exceptions import RedisError
 
 from redis_agent import log
 from redis_agent.alerts import summary_alert, told
-from redis_agent.clock import Clock
+from redis_agent.clock import Clock, iso
 from redis_agent.events import Reason
 from redis_agent.judge import Item, Judge, Judgement
 from redis_agent.store.aggregates import Aggregates
@@ -29,6 +30,7 @@ from redis_agent.store.outbox import Outbox, Raise
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.summary import Subject, plain_summary
 from redis_agent.telemetry import Liveness, Telemetry
+from redis_agent.watch import Watch
 
 _TICK_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
@@ -69,6 +71,7 @@ class Scheduler:
         *,
         leadership: Leadership,
         judge: Judge,
+        watch: Watch,
         aggregates: Aggregates,
         outbox: Outbox,
         housekeeping: Housekeeping,
@@ -76,12 +79,14 @@ class Scheduler:
         liveness: Liveness,
         clock: Clock,
         sweep_seconds: float,
+        watch_seconds: float,
         summary_seconds: float,
         quiet_after_seconds: float,
         alerts_max: int,
     ) -> None:
         self._leadership = leadership
         self._judge = judge
+        self._watch = watch
         self._aggregates = aggregates
         self._outbox = outbox
         self._housekeeping = housekeeping
@@ -98,6 +103,8 @@ class Scheduler:
         self._stop = asyncio.Event()
         self._jobs = [
             Job(sweep_seconds, self.sweep),
+            Job(watch_seconds, self._judge_changed),
+            Job(watch_seconds, self._judge_completed),
             Job(min(summary_seconds, 1.0), self.summarise_when_due),
             Job(_TRIM_SECONDS, self._trim),
             Job(_TRIM_SECONDS, self._count_buried),
@@ -166,20 +173,39 @@ class Scheduler:
         if full:
             self._full_sweep_due = loop.time() + _FULL_SWEEP_SECONDS
 
-    async def _sweep_page(self, ids: list[str]) -> None:
+    async def _judge_changed(self) -> None:
+        """Judge experiments whose definition is another than the one they were judged by."""
+        changed = await self._watch.changed()
+        if changed:
+            await self._sweep_page(changed)
+            self._watch.judged(changed)
+
+    async def _judge_completed(self) -> None:
+        """Judge what is completed, and has all its events, for the last time."""
+        completed = await self._watch.completed()
+        if completed:
+            judged = await self._sweep_page(completed, final=True)
+            # Marked only when told: whoever dies in between leaves it to be judged again, which tells nothing twice.
+            await self._watch.judged_finally(judged, iso(self._clock.now()))
+
+    async def _sweep_page(self, ids: list[str], *, final: bool = False) -> list[str]:
+        """Judge these experiments; those that are defined and have an aggregate."""
         found = await self._aggregates.read(ids)
         told = await self._outbox.told(list(found))
         # A sweep tells what nobody has told yet; to tell a criterion again takes new events.
         items = [
             Item(experiment_id, fields, told=frozenset(told[experiment_id])) for experiment_id, fields in found.items()
         ]
-        for judgement in await self._judge.judge(items):
+        judgements = await self._judge.judge(items, final=final)
+        for judgement in judgements:
             await self._remember(judgement, told[judgement.experiment.id])
+        return [judgement.experiment.id for judgement in judgements]
 
     async def _remember(self, judgement: Judgement, told: dict[str, str]) -> None:
         """Keep track of time clauses, and forget told criteria that hold no longer."""
         experiment_id = judgement.experiment.id
-        if any(v.has_time_clause and v.state != "met" for v in judgement.verdicts):
+        waits = not judgement.experiment.finished
+        if waits and any(v.has_time_clause and v.state != "met" for v in judgement.verdicts):
             self._timed.add(experiment_id)
         else:
             self._timed.discard(experiment_id)

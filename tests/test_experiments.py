@@ -54,8 +54,9 @@ def test_the_hash_form_is_read() -> None:
         ("failure", "response_rate < 0.02 after 100 sends"),
         ("failure", "account_restricted: true"),
         ("failure", "make people happy"),
+        ("success", "response_rate >= 0.1 (success_threshold)"),
     ]
-    assert [entry.criterion is not None for entry in experiment.criteria] == [True] * 4 + [False]
+    assert [entry.criterion is not None for entry in experiment.criteria] == [True] * 4 + [False, True]
     assert [spec.name for spec in experiment.metrics] == ["emails_sent", "replies", "response_rate"]
     assert experiment.problems == ()
 
@@ -129,6 +130,26 @@ def test_criteria_come_as_lists_lines_or_objects(value: str, texts: list[str]) -
     assert experiment.problems == ()
 
 
+@pytest.mark.parametrize(
+    ("item", "parsed"),
+    [
+        ({"account_restricted": "yes"}, "account_restricted: true"),
+        ({"account_restricted": "off"}, "account_restricted: false"),
+        ({"response rate": "< 5%"}, "`response rate` < 5%"),
+    ],
+)
+def test_a_criterion_with_a_colon_is_an_object_in_yaml_and_means_the_same(item: dict[str, str], parsed: str) -> None:
+    (entry,) = parse_experiment("e", {"success_criteria": json.dumps([item])}).criteria
+    assert entry.criterion is not None
+    assert entry.criterion.text == parsed
+
+
+def test_a_sentence_with_a_colon_is_shown_as_it_was_written() -> None:
+    sentence = "Subject line 'Re: building agents' " + "generates curiosity without spam flags " * 3
+    experiment = parse_experiment_file(f"success_criteria:\n  - {sentence}")
+    assert experiment.criteria[0].text == sentence.strip()
+
+
 def test_a_broken_part_costs_only_itself() -> None:
     document = {
         **PRD,
@@ -147,7 +168,7 @@ def test_a_broken_part_costs_only_itself() -> None:
     }
     experiment = parse_experiment("e", document)
     assert [entry.kind for entry in experiment.criteria] == ["failure"] * 3
-    assert [spec.name for spec in experiment.metrics] == ["a", "c"]
+    assert [spec.name for spec in experiment.metrics] == ["a", "3", "c"]  # YAML makes numbers of names
     told = "\n".join(experiment.problems)
     for words in (
         "success_criteria is not JSON",
@@ -155,7 +176,6 @@ def test_a_broken_part_costs_only_itself() -> None:
         "paused",
         "the formula of a",
         "metric 2",
-        "metric 3",
         "the target of c",
         "declared twice",
     ):
@@ -175,18 +195,20 @@ def test_a_criterion_of_no_known_form_is_unsupported_with_a_reason(item: Any) ->
 
 def test_what_is_not_an_experiment_at_all_is_refused_by_name() -> None:
     for document, words in (
-        ({"spec": "experiment:\n  id: x"}, "spec"),
+        ({"spec": "experiment: [", "state": "running"}, "spec is not YAML: line"),
+        ({"spec": "- a list"}, "spec holds a list, not an object"),
         ("no json", "not JSON"),
-        ("[1]", "no JSON object"),
+        ("[1]", "holds a list, not an object"),
         ("[" * 100_000, "too deep"),
     ):
         with pytest.raises(ExperimentError, match=words):
             parse_experiment("e", document)
 
 
-def test_forms_that_are_read_later_are_said_and_the_rest_is_kept() -> None:
-    experiment = parse_experiment("e", {**PRD, "spec": "x"}, {"metrics_yaml": "  metrics:"})
+def test_a_broken_spec_is_said_and_what_stands_beside_it_is_kept() -> None:
+    experiment = parse_experiment("e", {**PRD, "spec": "a: b: c"}, {"metrics_yaml": "x"})
     assert len(experiment.criteria) == 5
+    assert experiment.problems[0] == "spec is not YAML: line 1: mapping values are not allowed in this context"
     assert len(experiment.problems) == 2
 
 
@@ -207,6 +229,11 @@ def test_everything_has_a_bound() -> None:
     assert len(experiment.criteria) == 100
     assert len(experiment.metrics) == 200
     assert len(experiment.problems) == 2
+    specs = json.dumps([{"name": f"m{index}", "formula": "/", "success_threshold": 1} for index in range(150)])
+    experiment = parse_experiment("e", document, specs)
+    assert len(experiment.criteria) == 200
+    assert len(experiment.problems) == 21
+    assert experiment.problems[-1] == "and 131 problems more"
 
 
 @pytest.mark.parametrize(
@@ -239,6 +266,8 @@ def test_the_state_decides_what_is_judged(state: str, judged: bool, finished: bo
         "2026-02-01 10:00:00",
         "2026-02-01T10:00:00Z",
         "2026-02-01T11:00:00+01:00",
+        "2026-02-01 11:00:00 +01:00",
+        "2026-02-01 10:00:00 Z",
     ],
 )
 def test_a_time_is_understood_in_every_form(value: object) -> None:
@@ -290,6 +319,7 @@ def test_verdicts_have_the_fields_of_check() -> None:
         "not_met",
         "unknown",
         "unsupported",
+        "met",
     ]
     json.dumps([verdict.as_json() for verdict in verdicts], allow_nan=False)
 
@@ -403,3 +433,55 @@ def test_no_document_and_no_fields_break_it(document: dict[str, Any], as_text: b
         json.dumps(verdict.as_json(), allow_nan=False)
         assert verdict.reason
     assert all(isinstance(value, str) for value in derived(experiment, fields).values())
+
+
+FILE = """experiment:
+  id: e
+  state: running
+  created_at: 2026-02-01
+  target: &who {who: [ctos]}
+  metrics:
+    - name: reply_rate
+      type: percentage
+      calculation: "(replies / emails_sent) * 100"
+      success_threshold: 8.0
+    - {name: bounces, type: counter, failure_threshold: "> 5"}
+  success_criteria:
+    - reply_rate >= 8%
+  failure_criteria:
+    - account_restricted: yes
+    - "Zero: replies"
+  again: *who
+"""
+edits = st.tuples(
+    st.integers(0, len(FILE)),
+    st.integers(0, 40),
+    st.text(st.sampled_from(list(":-[]{}&*!|>'\"%@#,\n \ta1.~<")), max_size=6),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(edits, min_size=1, max_size=4), st.booleans())
+def test_no_damage_to_a_file_breaks_it(damage: list[tuple[int, int, str]], of_piece: bool) -> None:
+    text = FILE
+    for position, length, inserted in damage:
+        text = text[:position] + inserted + text[position + length :]
+    piece = text[text.index("metrics:") :] if "metrics:" in text else text
+    experiment: Experiment | None = None
+    if of_piece:
+        experiment = parse_experiment("e", PRD, {"metrics_yaml": piece})
+        assert len(experiment.criteria) >= 5
+    else:
+        try:
+            experiment = parse_experiment("e", {"spec": text})
+        except ExperimentError:
+            return
+    for verdict in judge(experiment, {"reply_count": "3", "emails_sent_count": "9"}, now=NOW) if experiment else ():
+        json.dumps(verdict.as_json(), allow_nan=False)
+        assert verdict.reason
+
+
+def test_what_stands_twice_in_a_file_is_said() -> None:
+    experiment = parse_experiment_file("id: e\nsuccess_criteria: [a > 1]\nsuccess_criteria: [b > 1]\n")
+    assert [entry.text for entry in experiment.criteria] == ["b > 1"]
+    assert experiment.problems == ("the file, line 3: success_criteria stands twice; the last counts",)

@@ -41,7 +41,9 @@ def check(
 ) -> None:
     """Say for every criterion what was understood, what it comes to, and why.
 
-    An experiment is judged as it stands in Redis, or as a file has it: then no server is needed.
+    An experiment is judged as it stands in Redis, or as a file has it: then no server is needed. The file holds one
+    experiment, in YAML under `experiment:` or as a bare object in JSON or YAML; time counts from its created_at. The
+    listed criteria come first, then those of the metrics' thresholds.
 
     Examples:
         redis-agent check exp_test
@@ -86,18 +88,21 @@ def _document(experiment: "Experiment", fields: dict[str, str], now: datetime, s
     return {
         "experiment_id": experiment.id,
         "state": experiment.state,
+        "judged": experiment.judged,
         "criteria": [verdict.as_json() for verdict in verdicts],
         "problems": list(experiment.problems),
     }
 
 
 async def _read(session: "Session", experiment_id: str) -> "tuple[Experiment, dict[str, str]]":
+    from redis_agent.catalogue import parse_definition
     from redis_agent.experiments import Experiment
-    from redis_agent.judge import parse_definition
     from redis_agent.store.aggregates import Aggregates
-    from redis_agent.store.definitions import Definitions
+    from redis_agent.store.definitions import Definitions, is_experiment
     from redis_agent.store.inspection import Inspection
 
+    if not is_experiment(experiment_id):
+        raise click.ClickException(f"{experiment_id} is no experiment: it is something that an experiment has")
     definition = (await Definitions(session.client).read([experiment_id]))[experiment_id]
     problem = await Inspection(session.client).aggregate_problem(experiment_id)
     if problem:
@@ -120,14 +125,14 @@ def _experiment_of(path: Path) -> "Experiment":
     from redis_agent.experiments import parse_experiment_file
 
     try:
-        return parse_experiment_file(path.read_text("utf-8"))
+        return parse_experiment_file(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:  # also what is not UTF-8
         raise click.ClickException(f"{path}: {error}") from None
 
 
 def _fields_of(path: Path) -> dict[str, str]:
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise click.ClickException(f"{path}: {error}") from None
     if not isinstance(document, dict):
@@ -155,6 +160,8 @@ def _moment(text: str | None) -> datetime:
 
 def _show(document: dict[str, Any]) -> None:
     say(f"{document['experiment_id']}  ({document['state'] or 'active'})", "bold")
+    if not document["judged"]:
+        say(f"in this state it is not judged, and nothing is told: {document['state']}", "yellow")
     for problem in document["problems"]:
         say(f"problem: {problem}", "yellow")
     if document["criteria"]:

@@ -104,9 +104,9 @@ async def read_experiment(session: "Session", experiment_id: str) -> dict[str, A
 
 async def _read(session: "Session", ids: list[str], now: datetime) -> dict[str, dict[str, Any]]:
     """Aggregate, definition and verdicts of each."""
+    from redis_agent.catalogue import parse_definition
     from redis_agent.criteria import is_base_field
     from redis_agent.experiments import Experiment, judge
-    from redis_agent.judge import parse_definition
     from redis_agent.store.aggregates import Aggregates
     from redis_agent.store.definitions import Definitions
 
@@ -118,7 +118,7 @@ async def _read(session: "Session", ids: list[str], now: datetime) -> dict[str, 
         fields = aggregates.get(experiment_id, {})
         definition = definitions[experiment_id]
         parsed = parse_definition(experiment_id, definition)
-        problems = [definition.problem] if definition.problem else []
+        problems: list[str] = []
         criteria: list[dict[str, Any]] = []
         state, hypothesis = None, None
         if isinstance(parsed, Experiment):
@@ -132,7 +132,7 @@ async def _read(session: "Session", ids: list[str], now: datetime) -> dict[str, 
                 min_samples=settings.min_samples,
             )
             criteria = [verdict.as_json() for verdict in verdicts]
-        elif parsed and parsed not in problems:
+        elif parsed:
             problems.append(parsed)
         known[experiment_id] = {
             "experiment_id": experiment_id,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from datetime import UTC, date, datetime
 from typing import Final
 
 MAX_SHOWN: Final = 2_000
 """Characters of a written text that are kept for people."""
+
+
+_ZONE: Final = re.compile(r"(\d) +([+-]\d{2}:?\d{2}|Z)$")
+"""A zone behind a space, as YAML and ``strftime`` write it."""
 
 
 def decoded(value: object, name: str, problems: list[str]) -> object:
@@ -45,23 +50,6 @@ def _is_text(text: str, loaded: object) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def from_yaml(text: str) -> object:
-    """Loads YAML without constructors; the caller bounds its size.
-
-    Raises:
-        ValueError: One line that says what is wrong.
-    """
-    import yaml  # noqa: PLC0415 - heavy, and only files need it
-
-    try:
-        loaded: object = yaml.safe_load(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
-    except Exception as error:
-        raise ValueError(" ".join(str(error).split())[:300]) from error
-    return loaded
 
 
 def text_of(value: object) -> str:
@@ -110,7 +98,7 @@ def parse_moment(value: object) -> datetime | None:
         seconds = float(value) if isinstance(value, (int, float)) else float(text_of(value))
     except (ValueError, OverflowError):
         try:
-            moment = datetime.fromisoformat(text_of(value)[:64])
+            moment = datetime.fromisoformat(_ZONE.sub(r"\1\2", text_of(value)[:64]))
         except ValueError:
             return None
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

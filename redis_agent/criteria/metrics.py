@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from redis_agent.criteria.documents import parse_moment
 from redis_agent.criteria.expression import Arithmetic, Formula, Negative, Number, Term, names_of
 from redis_agent.criteria.matching import matching
 from redis_agent.criteria.names import name_key, name_stems
 from redis_agent.criteria.reading import Reading, ReadingKind, as_number, unknown, value_of
+
+Direction: TypeAlias = Literal["", "lower", "higher"]
 
 EVENTS_TOTAL: Final = "events_total"
 RESERVED_FIELDS: Final = frozenset({EVENTS_TOTAL, "first_event_at", "last_updated"})
@@ -44,6 +46,7 @@ class MetricSpec:
         target: Likewise.
         unit: As written.
         description: As written.
+        direction: ``lower`` or ``higher`` where the author says which is better, else "".
     """
 
     name: str
@@ -54,6 +57,7 @@ class MetricSpec:
     target: Number | None = None
     unit: str = ""
     description: str = ""
+    direction: Direction = ""
 
     @property
     def scale(self) -> float:

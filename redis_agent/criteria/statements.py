@@ -156,10 +156,9 @@ def anatomy_of(pieces: Sequence[Piece]) -> Anatomy:
     if negations == ["not"] and before[0].kind == "negation":
         negations = ["do not"]
     before = [piece for piece in before if piece.kind != "negation"]
-    strange = next((piece.text for piece in (*before, *behind) if piece.kind != "word"), "")
+    strange = [piece.text.strip("'\"") or piece.text for piece in (*before, *behind) if piece.kind != "word"]
     if strange or len(negations) > 1:
-        strange = strange.strip("'\"")
-        raise NotUnderstoodError(f"'{strange or negations[0]}' means nothing that is clear where it stands")
+        raise NotUnderstoodError(f"'{[*strange, *negations][0]}' means nothing that is clear where it stands")
     zero = number.kind == "zero" and (operator in (None, "==") or number.text != "zero")
     quantity = number.quantity or Quantity(0.0)
     if number.kind == "zero" and (suffixes or (operator is not None and number.text != "zero")):

@@ -76,6 +76,11 @@ class Aggregates:
         rows: list[Any] = await self._client.zrangebyscore(keys.EXPERIMENTS, since_ms, "+inf", withscores=True)
         return {text(member): _ms(score) for member, score in rows}
 
+    async def page(self, first: int, count: int) -> dict[str, int]:
+        """Some experiments of all that ever had an event, the newest first -> ms of their last event."""
+        rows: list[Any] = await self._client.zrevrange(keys.EXPERIMENTS, first, first + count - 1, withscores=True)
+        return {text(member): _ms(score) for member, score in rows}
+
     async def all(self) -> dict[str, int]:
         """Every experiment that ever had an event -> ms of its last, newest first."""
         rows: list[Any] = await self._client.zrevrange(keys.EXPERIMENTS, 0, -1, withscores=True)

@@ -1,7 +1,9 @@
 """Reads what others wrote about an experiment, in whatever form the key has."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from redis.asyncio import Redis
 
@@ -15,7 +17,7 @@ MAX_DEFINITION_BYTES = 1_048_576
 Document = dict[str, str] | str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Definition:
     """An experiment's two documents as they stand in Redis; None where there is no such key.
 
@@ -23,11 +25,39 @@ class Definition:
         document: `experiments:{id}`.
         specs: `metrics_specs:{id}`.
         problem: why a document could not be read (a key of another type, too large); "" if all were.
+        too_large: whether one was too large: to read it again costs as much.
     """
 
     document: Document | None
     specs: Document | None
     problem: str = ""
+    too_large: bool = False
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Stands for all of it, where it is only asked whether it has changed."""
+        parts: list[str] = [self.problem]
+        for document in (self.document, self.specs):
+            if isinstance(document, dict):
+                parts += ("hash", *(part for pair in document.items() for part in pair))
+            else:
+                parts += ("string", document) if document is not None else ("none",)
+        digest = hashlib.blake2b(digest_size=16)
+        for part in parts:
+            encoded = part.encode()
+            digest.update(b"%d:" % len(encoded))
+            digest.update(encoded)
+        return digest.digest()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to read, understood or not."""
+        return self.document is not None or self.specs is not None
+
+
+def is_experiment(experiment_id: str) -> bool:
+    """Whether an id can be an experiment's: `experiments:exp_1:results` is something that exp_1 has."""
+    return ":" not in experiment_id
 
 
 class Definitions:
@@ -37,7 +67,9 @@ class Definitions:
         self._client = client
 
     async def read(self, experiment_ids: Sequence[str]) -> dict[str, Definition]:
-        """The definitions of these experiments; one without any key has both documents None."""
+        """The definitions of these experiments; one without any key, or that can be none, has both documents None."""
+        found = dict.fromkeys(experiment_ids, Definition(None, None))
+        experiment_ids = [i for i in found if is_experiment(i)]
         names = [keys.experiment(i) for i in experiment_ids]
         names += [keys.metrics_specs(i) for i in experiment_ids]
         async with self._client.pipeline(transaction=False) as pipe:
@@ -53,9 +85,9 @@ class Definitions:
                 for n, reply in zip(strings, await pipe.execute(raise_on_error=False), strict=True):
                     replies[n] = reply
         half = len(experiment_ids)
-        return {
-            experiment_id: _definition(replies[n], replies[half + n]) for n, experiment_id in enumerate(experiment_ids)
-        }
+        for n, experiment_id in enumerate(experiment_ids):
+            found[experiment_id] = _definition(replies[n], replies[half + n])
+        return found
 
 
 def _definition(document: object, specs: object) -> Definition:
@@ -64,6 +96,7 @@ def _definition(document: object, specs: object) -> Definition:
         _document(document, "experiments", problems),
         _document(specs, "metrics_specs", problems),
         "; ".join(problems),
+        any("holds more than" in problem for problem in problems),
     )
 
 

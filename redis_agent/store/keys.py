@@ -31,6 +31,7 @@ UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to t
 BRIDGE = "redis_agent:bridge"
 BRIDGE_READY = "redis_agent:bridge:ready"  # ZSET owner of a bridge in step -> ms of its last sign of life
 SCHEDULER = "redis_agent:scheduler"  # HASH: swept_ms, summary_slot, summary_ms, stream_dropped_unread, buried
+FINALS = "redis_agent:finals"  # HASH completed experiment -> when it was judged finally
 BARRIER = "redis_agent:barrier"  # STRING, always "1": the last write before a wait for disk or replicas
 OWNERS = "redis_agent:owners"  # ZSET name|start of the process -> ms of its last sign of life
 REPLICAS = "redis_agent:replicas"  # ZSET replica|roles -> ms of its last sign of life
@@ -108,6 +109,7 @@ SHARED_TYPES = {
     UNDELIVERED: "set",
     NEWEST_SUMMARY: "string",
     EXPERIMENTS: "zset",
+    FINALS: "hash",
     FLOOR: "string",
     ABOVE: "hash",
     RECLAIM: "hash",

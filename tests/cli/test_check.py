@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+import yaml
 
 from redis_agent.store import keys
 from tests.cli.conftest import Cli, run_cli
@@ -85,6 +86,63 @@ async def test_a_file_is_judged_without_a_server(tmp_path: Path) -> None:
     assert "spam_complaints" in criteria[4]["reason"]
 
 
+OBJECT = {
+    "id": "exp_by_hand",
+    "created_at": "2026-02-01T00:00:00",
+    "metrics": [
+        {"name": "emails_sent", "type": "counter", "success_threshold": 80},
+        {
+            "name": "reply_rate",
+            "type": "percentage",
+            "calculation": "(replies / emails_sent) * 100",
+            "success_threshold": 8,
+        },
+        {"name": "bounces", "type": "counter"},
+        {"name": "bounce_rate", "type": "percentage", "formula": "bounces / emails_sent", "failure_threshold": 0.05},
+    ],
+    "success_criteria": ["reply_rate >= 50", "bounces == 0"],
+    "failure_criteria": [{"account_restricted": True}, "make everybody happy", "replies < 50 after 7 days"],
+}
+FORMS = {
+    "json": json.dumps(OBJECT),
+    "json under experiment": json.dumps({"experiment": OBJECT}),
+    "yaml": yaml.safe_dump(OBJECT),
+    "yaml under experiment": yaml.safe_dump({"experiment": OBJECT}),
+    "with a mark of its encoding": "\ufeff" + yaml.safe_dump({"experiment": OBJECT}),
+    "a hash of the field": json.dumps({"state": "", "spec": yaml.safe_dump({"experiment": OBJECT})}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_file_has_any_form_and_thresholds_come_behind_the_listed_criteria(tmp_path: Path, form: str) -> None:
+    document = await check(*files(tmp_path, FORMS[form]), "--now", "2026-02-09")
+    assert (document["experiment_id"], document["state"], document["judged"]) == ("exp_by_hand", "", True)
+    assert document["problems"] == []
+    assert [(c["kind"], c["criterion"], c["state"], c["value"]) for c in document["criteria"]] == [
+        ("success", "reply_rate >= 50", "not_met", 30),
+        ("success", "bounces == 0", "met", 0),
+        ("failure", "account_restricted: true", "not_met", 0),
+        ("failure", "make everybody happy", "unsupported", None),
+        ("failure", "replies < 50 after 7 days", "met", 30),
+        ("success", "emails_sent >= 80 (success_threshold)", "met", 100),
+        ("success", "reply_rate >= 8 (success_threshold)", "met", 30),
+        ("failure", "bounce_rate >= 0.05 (failure_threshold)", "not_met", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "judged", "of_rate"),
+    [("running", True, "not_met"), ("completed", True, "met"), ("archived", False, "not_met")],
+)
+async def test_the_state_in_a_file_counts(tmp_path: Path, state: str, judged: bool, of_rate: str) -> None:
+    experiment = f"state: {state}\nsuccess_criteria: [replies / emails_sent > 5%]\n"
+    document = await check(*files(tmp_path, experiment, {"email_sent_count": 10, "reply_count": 1}))
+    assert (document["state"], document["judged"]) == (state, judged)
+    assert document["criteria"][0]["state"] == of_rate  # 1 of 10 is little, unless it is all there will be
+    done = await run_cli("check", *files(tmp_path, experiment), **NOWHERE)
+    assert ("not judged" in done.out) == (not judged)
+
+
 async def test_now_moves_the_clock(tmp_path: Path) -> None:
     early = await check(*files(tmp_path), "--now", "2026-02-02T00:00:00Z")
     late = await check(*files(tmp_path), "--now", "2026-02-09T00:00:00Z")
@@ -133,6 +191,9 @@ async def test_what_cannot_be_meant_is_refused(tmp_path: Path, args: tuple[str, 
         ("just a text", METRICS),
         ("[1, 2]", METRICS),
         ("{unclosed", METRICS),
+        ("experiment:\n  - @x", METRICS),
+        ("a: &a [x, x]\nb: &b [*a, *a]\n" + "c: [" + "*b, " * 300 + "]", METRICS),
+        ("- " * 1_000, METRICS),
         ("\x00\x01", METRICS),
         (EXPERIMENT, [1]),
         (EXPERIMENT, {"a": {"b": 1}}),
@@ -175,9 +236,39 @@ async def test_a_definition_that_is_none_is_said(cli: Cli, client: redis.asyncio
     await client.hset(keys.aggregate("exp_events"), mapping={"events_total": "1"})
     await client.hset(keys.experiment("exp_type"), mapping={"success_criteria": '["x > 1"]'})
     await client.set(keys.aggregate("exp_type"), "x")
-    for experiment_id in ("exp_list", "exp_text", "exp_events", "exp_type"):
+    await client.hset(keys.experiment("exp_spec"), mapping={"spec": "experiment: [", "state": "running"})
+    await client.hset(keys.experiment("exp_type:results"), mapping={"success_criteria": '["x > 1"]'})
+    for experiment_id in ("exp_list", "exp_text", "exp_events", "exp_type", "exp_spec", "exp_type:results"):
         done = await cli("check", experiment_id, "--json")
         assert done.code == 1
         assert done.out == ""
         assert experiment_id in done.err
         assert done.err.count("\n") == 1
+
+
+async def test_a_key_that_is_no_use_beside_one_that_is_is_a_problem(cli: Cli, client: redis.asyncio.Redis) -> None:
+    await client.hset(keys.experiment("exp_a"), mapping={"success_criteria": '["x > 1"]', "state": "paused"})
+    await client.rpush(keys.metrics_specs("exp_a"), "x")
+    document = (await cli("check", "exp_a", "--json")).document
+    assert len(document["criteria"]) == 1
+    assert document["problems"] == [
+        "the metrics_specs key is neither a hash nor a string",
+        "the state paused is not known and counts as active",
+    ]
+    assert document["problems"] == (await cli("experiments", "exp_a", "--json")).document["problems"]
+
+
+async def test_an_experiment_of_the_field_is_checked_as_it_stands_in_redis(
+    cli: Cli, client: redis.asyncio.Redis
+) -> None:
+    text = yaml.safe_dump({"experiment": OBJECT})
+    await client.hset(keys.experiment("exp_a"), mapping={"spec": text, "state": "running"})
+    await client.hset(keys.metrics_specs("exp_a"), mapping={"metrics_yaml": "  " + text[text.index("metrics:") :][:60]})
+    await client.hset(
+        keys.aggregate("exp_a"), mapping={"email_sent_count": "100", "reply_count": "30", "events_total": "9"}
+    )
+    document = (await cli("check", "exp_a", "--json")).document
+    assert document["state"] == "running"
+    assert len(document["criteria"]) == 8
+    assert document["criteria"][6]["value"] == 30
+    assert len(document["problems"]) <= 1

@@ -32,6 +32,7 @@ KEYS: dict[str, str] = {
     READY: "until the next sign of life no other bridge counts as in step",
     "redis_agent:reclaim": "the scan begins anew",
     "redis_agent:scheduler": "one summary is left out",
+    "redis_agent:finals": "a completed experiment is judged once more",
     "redis_agent:barrier": "nothing",
     "redis_agent:owners": "nothing",
     "redis_agent:replicas": "nothing",
@@ -43,7 +44,12 @@ KEYS: dict[str, str] = {
 
 
 # Not there most of the time; the barrier only with REDIS_AGENT_DURABILITY.
-COME_AND_GO = {"redis_agent:applied_above", "redis_agent:alerts:undelivered", "redis_agent:barrier"}
+COME_AND_GO = {
+    "redis_agent:applied_above",
+    "redis_agent:alerts:undelivered",
+    "redis_agent:finals",
+    "redis_agent:barrier",
+}
 
 
 @dataclass

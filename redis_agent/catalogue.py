@@ -1,0 +1,103 @@
+"""The experiments as they are defined now: read again when what is known has grown old, parsed when it has changed.
+
+One catalogue serves all roles of a process, so that what is wrong with a definition is said once: when it is found,
+and again only after it was mended in between.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from redis_agent import experiments, log
+from redis_agent.experiments import Experiment
+from redis_agent.store.definitions import Definition, Definitions
+from redis_agent.telemetry import Telemetry
+
+# Experiments that are remembered; beyond it the oldest is forgotten, and read again when it is asked for.
+_MEMORY: Final = 10_000
+# What is too large to be read is not fetched again within this time.
+_TOO_LARGE_SECONDS: Final = 30.0
+
+
+class Catalogue:
+    """Knows experiments by their id."""
+
+    def __init__(self, *, definitions: Definitions, telemetry: Telemetry, ttl_seconds: float) -> None:
+        self._definitions = definitions
+        self._telemetry = telemetry
+        self._ttl_seconds = ttl_seconds
+        self._log = log.get("catalogue")
+        # Until when a definition counts as known, on the event loop's clock.
+        self._fresh: dict[str, float] = {}
+        self._parsed: dict[str, tuple[bytes, Experiment | None]] = {}
+        self._said: dict[str, frozenset[str]] = {}
+
+    async def experiments(self, ids: Sequence[str]) -> dict[str, Experiment]:
+        """Those that are defined; the same object as long as the definition is the same.
+
+        Raises:
+            RedisError, OSError: definitions could not be read.
+        """
+        now = asyncio.get_running_loop().time()
+        wanted = [i for i in ids if self._fresh.get(i, now) <= now]
+        if wanted:
+            for experiment_id, definition in (await self._definitions.read(wanted)).items():
+                await self._understand(experiment_id, definition)
+                if definition.too_large:
+                    self._fresh[experiment_id] = now + max(self._ttl_seconds, _TOO_LARGE_SECONDS)
+                elif definition.exists:
+                    self._fresh[experiment_id] = now + self._ttl_seconds
+                else:
+                    # Asked for again with the next event: an experiment may be defined after its first one.
+                    self._fresh.pop(experiment_id, None)
+        found = ((i, self._parsed[i][1]) for i in ids if i in self._parsed)
+        known = {experiment_id: experiment for experiment_id, experiment in found if experiment is not None}
+        self._forget_oldest()
+        return known
+
+    async def _understand(self, experiment_id: str, definition: Definition) -> None:
+        """Parse what has changed, and say what is wrong with it."""
+        if experiment_id in self._parsed and self._parsed[experiment_id][0] == definition.digest:
+            return
+        parsed = parse_definition(experiment_id, definition)
+        if isinstance(parsed, Experiment):
+            self._say(experiment_id, "definition_problem", parsed.problems)
+            self._parsed[experiment_id] = (definition.digest, parsed)
+        else:
+            self._say(experiment_id, "definition_unreadable", (parsed,) if parsed else ())
+            self._parsed[experiment_id] = (definition.digest, None)
+        if definition.exists:
+            # A large definition takes a while: others have their turn.
+            await asyncio.sleep(0)
+
+    def _say(self, experiment_id: str, event: str, problems: Sequence[str]) -> None:
+        """Say what is wrong with a definition, but for what was wrong with it before."""
+        before = self._said.pop(experiment_id, frozenset())
+        if problems:
+            self._said[experiment_id] = frozenset(problems)
+        for problem in dict.fromkeys(problems):
+            if problem not in before:
+                self._telemetry.definition_errors.inc()
+                self._log.warning(event, experiment_id=experiment_id, problem=problem)
+
+    def _forget_oldest(self) -> None:
+        while len(self._parsed) > _MEMORY:
+            oldest = next(iter(self._parsed))
+            del self._parsed[oldest]
+            self._fresh.pop(oldest, None)
+        while len(self._said) > _MEMORY:
+            del self._said[next(iter(self._said))]
+
+
+def parse_definition(experiment_id: str, definition: Definition) -> Experiment | str:
+    """The experiment a definition describes, or why not ("" when there is none)."""
+    if definition.document is None and definition.specs is None:
+        return definition.problem
+    try:
+        experiment = experiments.parse_experiment(experiment_id, definition.document or {}, definition.specs)
+    except ValueError as problem:
+        return str(problem)
+    if definition.problem:
+        return replace(experiment, problems=(definition.problem, *experiment.problems))
+    return experiment
