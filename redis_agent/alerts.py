@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from redis_agent.clock import iso
+from redis_agent.lifecycle import FLAPS, Reason
 
 SOURCE = "redis_agent"
 # An alert is pasted into a prompt whole; texts from events are cut to this many characters.
@@ -143,22 +144,52 @@ class Crossing:
     evidence: str | None
     reason: str
 
+    @property
+    def early(self) -> bool:
+        """Whether it is not confirmed yet."""
+        return self.evidence == "early"
 
-def threshold_alert(crossing: Crossing, *, experiment_id: str, alert_id: str, now: datetime) -> Alert:
-    """The alert for a criterion that is met; an early one is one severity lower and says so."""
+    @property
+    def alert_type(self) -> AlertType:
+        """The type of its alert."""
+        return AlertType.SUCCESS if self.kind == "success" else AlertType.FAILURE
+
+    @property
+    def severity(self) -> Severity:
+        """How much it matters; an early one is one severity lower."""
+        severity = Severity.INFO if self.kind == "success" else Severity.HIGH
+        return _LOWER.get(severity, severity) if self.early else severity
+
+
+def threshold_alert(
+    crossing: Crossing,
+    *,
+    experiment_id: str,
+    alert_id: str,
+    now: datetime,
+    why: Reason = Reason.ROSE,
+    since: datetime | None = None,
+) -> Alert:
+    """The alert for a criterion that is met.
+
+    Args:
+        crossing: what is met; an early one says so.
+        experiment_id: whose criterion.
+        alert_id: unique.
+        now: the time.
+        why: the reason why it is told.
+        since: since when the criterion is met, where it is not told for the first time.
+    """
     success = crossing.kind == "success"
-    severity = Severity.INFO if success else Severity.HIGH
-    early = crossing.evidence == "early"
-    if early:
-        severity = _LOWER.get(severity, severity)
+    early = crossing.early
     kind = "success" if success else "failure"
     lead = f"{experiment_id}: {kind} criterion {'looks' if early else 'is'} met"
-    message = f"{lead} ({_cut(crossing.criterion, 200)}). {crossing.reason}"
+    message = f"{lead} ({_cut(crossing.criterion, 200)}). {_cut(crossing.reason, MAX_TEXT)}{_course(why, since)}"
     return Alert(
         alert_id=alert_id,
-        type=AlertType.SUCCESS if success else AlertType.FAILURE,
+        type=crossing.alert_type,
         experiment_id=experiment_id,
-        severity=severity,
+        severity=crossing.severity,
         message=_cut(message, 2 * MAX_TEXT),
         timestamp=now,
         # The first sight of a crossing must not hold back its confirmation.
@@ -173,9 +204,25 @@ def threshold_alert(crossing: Crossing, *, experiment_id: str, alert_id: str, no
             "evidence": crossing.evidence,
             "samples": crossing.samples,
             "interval": list(crossing.interval) if crossing.interval else None,
+            "since": iso(since) if since else None,
+            "repeated": True if why in (Reason.LASTS, Reason.SETTLED) else None,
+            "flapping": True if why is Reason.FLAPS else None,
             "recommendation": _recommendation(success=success, early=early),
         },
     )
+
+
+def _course(why: Reason, since: datetime | None) -> str:
+    """How the criterion came to be told, where that is not its first crossing."""
+    if why is Reason.FLAPS:
+        return (
+            f"; it keeps coming and going, {FLAPS} times within a day, and is not told again until it has held for"
+            " an hour or longer"
+        )
+    if since is None or why not in (Reason.LASTS, Reason.SETTLED):
+        return ""
+    flapped = ", and came and went before" if why is Reason.SETTLED else ""
+    return f"; it has been so since {since:%Y-%m-%d %H:%M} UTC{flapped}"
 
 
 def _recommendation(*, success: bool, early: bool) -> str:

@@ -32,6 +32,7 @@ from redis_agent.folding import Folding
 from redis_agent.holding import Holding
 from redis_agent.intake import Intake
 from redis_agent.judge import Judge, Rules
+from redis_agent.lifecycle import Policy
 from redis_agent.lockstep import Lockstep
 from redis_agent.roster import Roster
 from redis_agent.scheduler import Scheduler
@@ -50,6 +51,7 @@ from redis_agent.store.recovery import Recovery
 from redis_agent.store.rights import missing_rights
 from redis_agent.store.stream import TOGETHER, EventStream
 from redis_agent.telemetry import Liveness, Telemetry
+from redis_agent.telling import Teller
 from redis_agent.watch import Watch
 from redis_agent.worker import Worker
 
@@ -345,15 +347,22 @@ def _judge(parts: Parts) -> Judge:
     return Judge(
         catalogue=parts.catalogue,
         aggregates=Aggregates(parts.client),
-        outbox=Outbox(parts.client),
+        teller=Teller(
+            outbox=Outbox(parts.client),
+            telemetry=parts.telemetry,
+            clock=parts.clock,
+            policy=Policy(
+                cooldown_ms=1000 * settings.alert_cooldown_seconds,
+                backoff=settings.alert_backoff,
+                early=settings.alert_evidence == "early",
+            ),
+        ),
         telemetry=parts.telemetry,
         liveness=parts.liveness,
         clock=parts.clock,
         rules=Rules(
             alpha=settings.alert_alpha,
             min_samples=settings.min_samples,
-            early=settings.alert_evidence == "early",
-            cooldown_seconds=settings.alert_cooldown_seconds,
             max_fields=settings.max_fields,
         ),
     )

@@ -247,6 +247,13 @@ class Settings(BaseSettings):
         le=604_800,
         description="The least time between two alerts about the same thing.",
     )
+    alert_backoff: Annotated[float, Variable(form="a factor between 1 and 100")] = Field(
+        2.0,
+        ge=1,
+        le=100,
+        description="While a criterion stays met it is told again; by this factor each wait is longer than the one "
+        "before, up to a day.",
+    )
     max_error_alerts: Annotated[int, Variable(unit="alerts")] = Field(
         5,
         ge=1,

@@ -6,34 +6,28 @@ applied whether or not its experiments can be judged, and what a crash leaves un
 
 import asyncio
 import itertools
-import json
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from redis.exceptions import RedisError, ResponseError
 
 from redis_agent import criteria, experiments, log
 from redis_agent.aggregate import events_total
-from redis_agent.alerts import Alert, Crossing, threshold_alert
+from redis_agent.alerts import Crossing
 from redis_agent.catalogue import Catalogue
-from redis_agent.clock import Clock, iso
+from redis_agent.clock import Clock
 from redis_agent.criteria import Evaluation
 from redis_agent.experiments import Experiment, Verdict
+from redis_agent.lifecycle import Level
 from redis_agent.store.aggregates import Aggregates, DerivedUpdate
 from redis_agent.store.failures import Remedy, classify
-from redis_agent.store.outbox import Outbox, Raise
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.telemetry import Liveness, Telemetry
+from redis_agent.telling import Finding, Teller
 
-# A cooldown that is known to run is not asked for again for so long, at most.
-_COOLDOWN_MEMORY_SECONDS = 5.0
 _T = TypeVar("_T")
 
-# An early crossing is not told again within this time.
-_EARLY_SECONDS = 86_400
 # Judging rests this many times as long as it worked.
 _REST = 4.0
 # Experiments judged before others in the process get their turn.
@@ -50,13 +44,11 @@ class Item:
         experiment_id: which.
         fields: its aggregate hash.
         at_ms: receipt of the newest event that led here; 0 when time alone did.
-        told: fingerprints already told that time alone may not tell again.
     """
 
     experiment_id: str
     fields: dict[str, str]
     at_ms: int = 0
-    told: frozenset[str] = field(default_factory=frozenset)
 
 
 @dataclass(slots=True)
@@ -69,32 +61,28 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The settings that decide what is told.
+    """The settings that decide what criteria come to.
 
     Attributes:
         alpha: level of the anytime-valid test.
         min_samples: trials below which a rate is not believed.
-        early: whether crossings are told before they are confirmed.
-        cooldown_seconds: between two alerts about the same criterion.
         max_fields: that an aggregate may hold, derived metrics included.
     """
 
     alpha: float
     min_samples: int
-    early: bool
-    cooldown_seconds: int
     max_fields: int
 
 
 class Judge:
-    """Judges experiments and raises their alerts."""
+    """Judges experiments and has told what is to be told."""
 
     def __init__(
         self,
         *,
         catalogue: Catalogue,
         aggregates: Aggregates,
-        outbox: Outbox,
+        teller: Teller,
         telemetry: Telemetry,
         liveness: Liveness,
         clock: Clock,
@@ -102,13 +90,12 @@ class Judge:
     ) -> None:
         self._catalogue = catalogue
         self._aggregates = aggregates
-        self._outbox = outbox
+        self._teller = teller
         self._telemetry = telemetry
         self._liveness = liveness
         self._clock = clock
         self._rules = rules
         self._log = log.get("judge")
-        self._cooling: dict[tuple[str, str, str], float] = {}
         self._said: set[tuple[str, str]] = set()
         self._mailbox: dict[str, Item] = {}
         self._posted = asyncio.Event()
@@ -169,9 +156,8 @@ class Judge:
             RedisError, OSError: nothing is half done; judging again is safe.
         """
         found = await self._catalogue.experiments([item.experiment_id for item in items])
-        now = self._clock.now()
         updates: list[DerivedUpdate] = []
-        alerts: list[tuple[Alert, Item]] = []
+        findings: list[Finding] = []
         judgements: list[Judgement] = []
         for n, item in enumerate(items):
             if n % _SLICE == 0:
@@ -182,18 +168,19 @@ class Judge:
             try:
                 update = derived_update(experiment, item.fields, self._rules.max_fields)
                 verdicts = self._verdicts(experiment, item.fields) if final or not experiment.finished else []
-                due = self._due_alerts(item, verdicts, now)
+                finding = _finding(item, experiment, verdicts)
             except Exception:  # noqa: BLE001 - one experiment must not stop the others
                 self._once(item.experiment_id, "judging_failed", exc_info=True)
                 continue
             if update is not None:
                 updates.append(update)
-            alerts += [(alert, item) for alert in due]
+            if verdicts:
+                findings.append(finding)
             judgements.append(Judgement(experiment, verdicts))
         if updates:
             await self._each(self._aggregates.write_derived, updates, lambda update: update.experiment_id)
-        if alerts:
-            await self._each(self._raise, alerts, lambda told: told[0].experiment_id)
+        if findings:
+            await self._each(self._teller.tell, findings, lambda finding: finding.experiment_id)
         return judgements
 
     async def _each(
@@ -239,70 +226,6 @@ class Judge:
             min_samples=self._rules.min_samples,
         )
 
-    def _due_alerts(self, item: Item, verdicts: Sequence[Verdict], now: datetime) -> list[Alert]:
-        """The alerts of criteria that are met, as far as they are to be told."""
-        alerts = []
-        for verdict in experiments.without_repeats(verdicts):
-            evaluation = verdict.evaluation
-            if evaluation is None or evaluation.state != "met":
-                continue
-            if evaluation.evidence == "early" and not self._rules.early:
-                continue
-            alert = threshold_alert(
-                crossing(verdict, evaluation),
-                experiment_id=item.experiment_id,
-                alert_id=str(uuid.uuid4()),
-                now=now,
-            )
-            # What was told as early is told again when it is confirmed, but not the other way round.
-            if not item.told & {alert.fingerprint, verdict.fingerprint}:
-                alerts.append(alert)
-        return alerts
-
-    async def _raise(self, alerts: list[tuple[Alert, Item]]) -> None:
-        now = asyncio.get_running_loop().time()
-        asked: list[Alert] = []
-        raises: list[Raise] = []
-        for alert, item in alerts:
-            key = (alert.experiment_id, alert.type.value, alert.fingerprint)
-            if self._cooling.get(key, 0.0) > now:
-                self._count(alert, "cooldown")
-                continue
-            asked.append(alert)
-            raises.append(
-                Raise(
-                    experiment_id=alert.experiment_id,
-                    alert_type=alert.type.value,
-                    fingerprint=alert.fingerprint,
-                    cooldown_seconds=self._cooldown(alert),
-                    alert_id=alert.alert_id,
-                    data=alert.dumps(),
-                    at_ms=item.at_ms,
-                    state=_state(alert),
-                )
-            )
-        if not raises:
-            return
-        outcomes = await self._outbox.raise_(raises)
-        if len(self._cooling) > _MEMORY:
-            self._cooling.clear()
-        for alert, remaining_ms in zip(asked, outcomes, strict=True):
-            key = (alert.experiment_id, alert.type.value, alert.fingerprint)
-            seconds = remaining_ms / 1000 if remaining_ms else self._cooldown(alert)
-            self._cooling[key] = now + min(seconds, _COOLDOWN_MEMORY_SECONDS)
-            if remaining_ms:
-                self._count(alert, "cooldown")
-            else:
-                self._log.info("alert_raised", alert=alert.as_json())
-
-    def _cooldown(self, alert: Alert) -> int:
-        """An early sign is told once (a day at most), whatever the cooldown of what is sure."""
-        early = alert.details.get("evidence") == "early"
-        return max(self._rules.cooldown_seconds, _EARLY_SECONDS if early else 0)
-
-    def _count(self, alert: Alert, outcome: str) -> None:
-        self._telemetry.alerts.labels(alert.type.value, alert.severity.value, outcome).inc()
-
     def _once(self, experiment_id: str, event: str, **fields: Any) -> None:
         """Say a problem of one experiment once, not with every batch."""
         what = (experiment_id, f"{event}:{fields.get('problem', '')}")
@@ -347,7 +270,17 @@ def crossing(verdict: Verdict, evaluation: Evaluation) -> Crossing:
     )
 
 
-def _state(alert: Alert) -> str:
-    """What is kept of a crossing that was told."""
-    state = {"since": iso(alert.timestamp), "alert_id": alert.alert_id, "type": alert.type.value}
-    return json.dumps(state, separators=(",", ":"))
+def _finding(item: Item, experiment: Experiment, verdicts: Sequence[Verdict]) -> Finding:
+    """Where the experiment's criteria stand; what only says the same as another is left out."""
+    levels: dict[str, Level] = {}
+    crossings: dict[str, Crossing] = {}
+    for verdict in experiments.without_repeats(verdicts):
+        evaluation = verdict.evaluation
+        if evaluation is not None and evaluation.state == "met":
+            levels[verdict.fingerprint] = Level.EARLY if evaluation.evidence == "early" else Level.CONFIRMED
+            crossings[verdict.fingerprint] = crossing(verdict, evaluation)
+        elif evaluation is not None and evaluation.state == "not_met":
+            levels[verdict.fingerprint] = Level.INACTIVE
+    total = events_total(item.fields)
+    known = frozenset(entry.fingerprint for entry in experiment.criteria)
+    return Finding(experiment.id, total, item.at_ms, levels, crossings, known)

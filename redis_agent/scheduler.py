@@ -7,7 +7,7 @@
 - trimming, and removing consumers that are gone.
 
 How far it came is kept in Redis, so that the next leader continues where the last one stopped. Every job may run twice
-without harm: alerts are held apart by their cooldown, the summary by its slot.
+without harm: alerts are held apart by the state of their criterion, the summary by its slot.
 """
 
 import asyncio
@@ -191,28 +191,19 @@ class Scheduler:
     async def _sweep_page(self, ids: list[str], *, final: bool = False) -> list[str]:
         """Judge these experiments; those that are defined and have an aggregate."""
         found = await self._aggregates.read(ids)
-        told = await self._outbox.told(list(found))
-        # A sweep tells what nobody has told yet; to tell a criterion again takes new events.
-        items = [
-            Item(experiment_id, fields, told=frozenset(told[experiment_id])) for experiment_id, fields in found.items()
-        ]
-        judgements = await self._judge.judge(items, final=final)
+        judgements = await self._judge.judge([Item(i, fields) for i, fields in found.items()], final=final)
         for judgement in judgements:
-            await self._remember(judgement, told[judgement.experiment.id])
+            self._remember(judgement)
         return [judgement.experiment.id for judgement in judgements]
 
-    async def _remember(self, judgement: Judgement, told: dict[str, str]) -> None:
-        """Keep track of time clauses, and forget told criteria that hold no longer."""
+    def _remember(self, judgement: Judgement) -> None:
+        """Keep track of time clauses."""
         experiment_id = judgement.experiment.id
         waits = not judgement.experiment.finished
         if waits and any(v.has_time_clause and v.state != "met" for v in judgement.verdicts):
             self._timed.add(experiment_id)
         else:
             self._timed.discard(experiment_id)
-        over = {v.fingerprint for v in judgement.verdicts if v.state == "not_met"}
-        gone = [name for name in told if name.removesuffix("-early") in over]
-        if gone:
-            await self._outbox.forget(experiment_id, gone)
 
     # The summary -------------------------------------------------------------------------------------------
 

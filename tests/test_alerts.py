@@ -16,6 +16,7 @@ from redis_agent.alerts import (
     summary_alert,
     threshold_alert,
 )
+from redis_agent.lifecycle import Reason
 
 NOW = datetime(2026, 2, 1, 10, 0, 0, 123_000, tzinfo=UTC)
 
@@ -29,8 +30,9 @@ def crossing(**changes: Any) -> Crossing:
     return Crossing(**(given | changes))
 
 
-def threshold(**changes: Any) -> Alert:
-    return threshold_alert(crossing(**changes), experiment_id="exp", alert_id="id", now=NOW)
+def threshold(reason: Reason = Reason.ROSE, since: datetime | None = None, **changes: Any) -> Alert:
+    found = crossing(**changes)
+    return threshold_alert(found, experiment_id="exp", alert_id="id", now=NOW, why=reason, since=since)
 
 
 def error(**changes: Any) -> Alert:
@@ -74,6 +76,17 @@ def test_early_crossing_is_worded_as_one_and_does_not_hold_back_its_confirmation
     assert "is met" in confirmed.message
     assert early.fingerprint != confirmed.fingerprint
     assert early.details["recommendation"] != confirmed.details["recommendation"]
+
+
+def test_alert_that_is_not_the_first_says_so() -> None:
+    since = datetime(2026, 2, 1, 9, 30, tzinfo=UTC)
+    assert "since 2026-02-01 09:30 UTC" in threshold(reason=Reason.LASTS, since=since).message
+    found = threshold(reason=Reason.LASTS, since=since).as_json()
+    assert (found["since"], found["repeated"]) == ("2026-02-01T09:30:00.000Z", True)
+    found = threshold(reason=Reason.FLAPS, since=since).as_json()
+    assert found["flapping"] is True
+    assert "coming and going" in found["message"]
+    assert "came and went before" in threshold(reason=Reason.SETTLED, since=since).message
 
 
 def test_what_is_not_known_is_left_out() -> None:

@@ -96,7 +96,7 @@ def error_burst(experiment_id: str) -> str:
 
 
 def alert_state(experiment_id: str) -> str:
-    """HASH: criterion fingerprint -> JSON of its state."""
+    """HASH: criterion fingerprint -> JSON of its state (lifecycle.CriterionState)."""
     return "redis_agent:alert_state:" + experiment_id
 
 

@@ -13,16 +13,33 @@ from redis_agent.store.stream import text
 
 
 @dataclass(frozen=True, slots=True)
+class StateChange:
+    """How the state of a criterion changes with an alert, or without one.
+
+    Attributes:
+        fingerprint: the criterion's.
+        expected: the state that was decided on, as it was read; empty for none.
+        told: the state to keep when the alert is raised; empty keeps none.
+        held: the state to keep when it is not.
+    """
+
+    fingerprint: str
+    expected: bytes
+    told: str
+    held: str
+
+
+@dataclass(frozen=True, slots=True)
 class Raise:
-    """An alert to raise.
+    """An alert to raise, or only a state to change.
 
     Attributes:
         experiment_id, alert_type, fingerprint: name the cooldown.
         cooldown_seconds: for which the same is not raised again.
         alert_id: the alert's own id, kept as the cooldown's value.
-        data: the alert's JSON.
+        data: the alert's JSON; "" when there is nothing to tell.
         at_ms: when the bridge received the event that caused it; 0 when no event did.
-        state: what to keep in the experiment's alert state under the fingerprint; "" keeps nothing.
+        state: what becomes of the criterion's state; None where there is none.
         replaces: whether older ones that nobody has received yet need no delivery any more: a summary.
     """
 
@@ -33,7 +50,7 @@ class Raise:
     alert_id: str
     data: str
     at_ms: int
-    state: str = ""
+    state: StateChange | None = None
     replaces: bool = False
 
 
@@ -45,6 +62,10 @@ class OutboxEntry:
     data: str
     at_ms: int
 
+
+# What raising can come to, where it is not 0 (raised) or the ms of a cooldown.
+NOTED = -1  # the state was changed, and there was nothing to tell
+OVERTAKEN = -2  # the state was another than expected: nothing was done
 
 # What delivering can come to, where it is not a number of receivers.
 NOT_PENDING = -1
@@ -60,35 +81,32 @@ class Outbox:
         self._client = client
 
     async def raise_(self, alerts: Sequence[Raise]) -> list[int]:
-        """Raise alerts in one step; for each 0, or the ms for which its cooldown still runs."""
+        """Raise alerts in one step; for each 0, the ms for which its cooldown still runs, or a negative code."""
         names = [keys.OUTBOX, keys.NEWEST_SUMMARY, keys.OUTBOX_ACCOUNT]
-        args: list[str | int] = []
+        args: list[str | bytes | int] = []
         for alert in alerts:
             names.append(keys.cooldown(alert.experiment_id, alert.alert_type, alert.fingerprint))
             names.append(keys.alert_state(alert.experiment_id))
             args += [alert.alert_id, alert.cooldown_seconds, alert.data, alert.at_ms]
-            args += [alert.fingerprint if alert.state else "", alert.state, int(alert.replaces)]
+            state = alert.state or StateChange("", b"", "", "")
+            args += [state.fingerprint, state.expected, state.told, state.held, int(alert.replaces)]
         reply = await scripts.run(self._client, "raise_alerts", names, args)
         return [int(outcome) for outcome in reply]
 
-    async def told(self, experiment_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    async def states(self, experiment_ids: Sequence[str]) -> dict[str, dict[str, bytes]]:
         """The alert state of each experiment: fingerprint -> JSON. Empty where there is none to be read."""
         async with self._client.pipeline(transaction=False) as pipe:
             for experiment_id in experiment_ids:
                 pipe.hgetall(keys.alert_state(experiment_id))
             replies = await pipe.execute(raise_on_error=False)
-        states: dict[str, dict[str, str]] = {}
+        states: dict[str, dict[str, bytes]] = {}
         for experiment_id, reply in zip(experiment_ids, replies, strict=True):
             if isinstance(reply, Exception) and not is_wrong_type(reply):
                 raise reply
             # A key of another type costs its own experiment only.
             state = reply if isinstance(reply, dict) else {}
-            states[experiment_id] = {text(field): text(value) for field, value in state.items()}
+            states[experiment_id] = {text(field): value for field, value in state.items()}
         return states
-
-    async def forget(self, experiment_id: str, fingerprints: Sequence[str]) -> None:
-        """Drop criteria that no longer hold from the experiment's alert state."""
-        await self._client.hdel(keys.alert_state(experiment_id), *fingerprints)
 
     async def trim(self, max_length: int) -> tuple[list[str], int]:
         """One step towards a history of this length, the oldest first.

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -75,6 +76,63 @@ async def test_crossing_told_as_early_is_told_once_and_again_when_it_is_confirme
 
     await eventually(both, 15, what="the confirmation is told")
     assert [alert["evidence"] for alert in await alerts(client)][:2] == ["early", "confirmed"]
+
+
+async def test_what_lasts_is_told_again_with_new_events_only_and_after_waits_that_grow(
+    agents: Agents, client: Redis
+) -> None:
+    await client.hset("experiments:exp", mapping={"failure_criteria": '["bounce_rate > 0.05"]'})
+    settings = {"ALERT_COOLDOWN_SECONDS": 1, "THRESHOLD_CHECK_INTERVAL_SECONDS": 0.2, "REDIS_AGENT_ALERT_BACKOFF": 100}
+    await agents.start(**settings).ready()
+    await publish(client, bounce_rate=0.07)
+    await eventually(lambda: client.xlen(OUTBOX), 15, what="it is told")
+    await sweeps(client, 8)  # longer than the cooldown
+    assert await client.xlen(OUTBOX) == 1, "nothing is new"
+
+    async def twice() -> bool:
+        await publish(client, bounce_rate=0.07)
+        return await client.xlen(OUTBOX) >= 2
+
+    await eventually(twice, 15, what="it is told again")
+    await sweeps(client, 8)
+    await publish(client, bounce_rate=0.08)
+    await sweeps(client, 2)
+    first, second = await alerts(client)
+    assert ("repeated" in first, second["repeated"], "since" in second["message"]) == (False, True, True)
+    (state,) = map(json.loads, (await client.hgetall("redis_agent:alert_state:exp")).values())
+    assert (state["level"], state["told"], state["alert_id"]) == ("confirmed", 2, second["alert_id"])
+    (cooldown,) = [key async for key in client.scan_iter("redis_agent:cooldown:exp:failure_threshold:*")]
+    assert 90 <= await client.ttl(cooldown) <= 100
+    assert await client.get(cooldown) == second["alert_id"]
+
+
+async def test_metric_that_flaps_is_told_as_flapping_once_by_many_workers_and_a_sweep(
+    agents: Agents, client: Redis
+) -> None:
+    await client.hset("experiments:exp", mapping={"failure_criteria": '["bounce_rate > 0.05"]'})
+    settings = {"ALERT_COOLDOWN_SECONDS": 1, "THRESHOLD_CHECK_INTERVAL_SECONDS": 0.2, "REDIS_AGENT_ALERT_BACKOFF": 1}
+    started = [agents.start(**settings), *(agents.start("worker", **settings) for _ in range(2))]
+    for agent in started:
+        await agent.ready()
+
+    async def state() -> dict[str, Any]:
+        kept = await client.hgetall("redis_agent:alert_state:exp")
+        return dict(json.loads(next(iter(kept.values())))) if kept else {}
+
+    for n in range(14):
+        level = ("cleared", "confirmed")[n % 2 == 0]
+        await publish(client, bounce_rate=0.07 if level == "confirmed" else 0.01)
+
+        async def seen(level: str = level) -> bool:
+            return (await state()).get("level") == level
+
+        await eventually(seen, 15, what=f"{level}, the time {n}")
+        await sweeps(client, 2)
+
+    told = await alerts(client)
+    assert [alert.get("flapping", False) for alert in told].count(True) == 1
+    assert told[-1].get("flapping"), "after that nothing more is told"
+    assert len(told) <= 3
 
 
 async def sweeps(client: Redis, number: int) -> None:

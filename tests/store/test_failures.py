@@ -269,7 +269,7 @@ async def test_a_missing_right_is_not_taken_for_a_fault_of_an_experiments_key(ow
     url = own_server().url
     async with client_of(url) as admin, client_of(url, **{"redis://": "redis://weak:secret@"}) as weak:
         await admin.execute_command("ACL", "SETUSER", "weak", "on", ">secret", "~*", "+@all", "-hgetall")
-        for reading in (Definitions(weak).read(["e"]), Aggregates(weak).read(["e"]), Outbox(weak).told(["e"])):
+        for reading in (Definitions(weak).read(["e"]), Aggregates(weak).read(["e"]), Outbox(weak).states(["e"])):
             assert classify(await failing(reading)).kind == "noperm"
 
 

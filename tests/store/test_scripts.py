@@ -5,6 +5,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -22,7 +23,17 @@ from redis_agent.store.housekeeping import Housekeeping, trim
 from redis_agent.store.inspection import Inspection
 from redis_agent.store.lease import Lease
 from redis_agent.store.mirror import DeafError, Mirror, Renewal, Written
-from redis_agent.store.outbox import FENCED, GIVEN_UP, NOT_PENDING, Delivery, Outbox, Raise
+from redis_agent.store.outbox import (
+    FENCED,
+    GIVEN_UP,
+    NOT_PENDING,
+    NOTED,
+    OVERTAKEN,
+    Delivery,
+    Outbox,
+    Raise,
+    StateChange,
+)
 from redis_agent.store.stream import Applied, Batch, EventStream, ExperimentUpdate
 from tests.mirrors import mirror_of
 
@@ -35,8 +46,12 @@ def event_stream(client: Redis, consumer: str = "c1", **limits: int) -> EventStr
     return EventStream(reader=client, client=client, consumer=consumer, **given)
 
 
-def alert(number: int, *, experiment: str = "e", state: str = "") -> Raise:
+def alert(number: int, *, experiment: str = "e", state: StateChange | None = None) -> Raise:
     return Raise(experiment, "success_threshold", f"f{number}", 100, f"id{number}", f"data {number}", 5, state)
+
+
+def change(number: int, told: str, *, expected: bytes = b"", held: str = "held") -> StateChange:
+    return StateChange(f"f{number}", expected, told, held)
 
 
 def update(experiment: str, **counters: int) -> ExperimentUpdate:
@@ -427,10 +442,11 @@ async def test_bridges_in_step_that_died_are_forgotten_beyond_a_number(raw: Redi
 
 async def test_cooldown_and_outbox_entry_come_together_or_not_at_all(raw: Redis) -> None:
     outbox = Outbox(raw)
-    assert await outbox.raise_([alert(1, state="s1"), alert(2), alert(1)]) == [0, 0, pytest.approx(100_000, abs=5_000)]
+    raised = await outbox.raise_([alert(1, state=change(1, "s1")), alert(2), alert(1)])
+    assert raised == [0, 0, pytest.approx(100_000, abs=5_000)]
     assert [e[b"data"] for _, e in await raw.xrange(keys.OUTBOX)] == [b"data 1", b"data 2"]
     assert await raw.get(keys.cooldown("e", "success_threshold", "f1")) == b"id1"
-    assert await outbox.told(["e"]) == {"e": {"f1": "s1"}}
+    assert await outbox.states(["e"]) == {"e": {"f1": b"s1"}}
 
     await raw.delete(keys.OUTBOX)
     await raw.set(keys.OUTBOX, "not a stream")
@@ -443,9 +459,36 @@ async def test_cooldown_and_outbox_entry_come_together_or_not_at_all(raw: Redis)
 async def test_wrong_type_under_one_experiments_alert_state_costs_only_that_state(raw: Redis) -> None:
     await raw.rpush(keys.alert_state("bad"), "x")
     await raw.lpush(keys.cooldown("odd", "success_threshold", "f2"), "x")
-    raised = await Outbox(raw).raise_([alert(1, experiment="bad", state="s"), alert(2, experiment="odd"), alert(3)])
+    raised = await Outbox(raw).raise_(
+        [alert(1, experiment="bad", state=change(1, "s")), alert(2, experiment="odd"), alert(3)]
+    )
     assert raised == [0, 1, 0]
-    assert await Outbox(raw).told(["bad"]) == {"bad": {}}
+    assert await Outbox(raw).states(["bad"]) == {"bad": {}}
+
+
+async def test_decision_on_a_state_that_somebody_has_changed_meanwhile_does_nothing(raw: Redis) -> None:
+    outbox = Outbox(raw)
+    assert await outbox.raise_([alert(1, state=change(1, "told"))]) == [0]
+    await raw.delete(keys.cooldown("e", "success_threshold", "f1"))
+    assert await outbox.raise_([alert(1, state=change(1, "again"))]) == [OVERTAKEN]
+    assert await outbox.states(["e"]) == {"e": {"f1": b"told"}}
+    assert await raw.xlen(keys.OUTBOX) == 1
+    assert not await raw.exists(keys.cooldown("e", "success_threshold", "f1"))
+    assert await outbox.raise_([alert(1, state=change(1, "again", expected=b"told"))]) == [0]
+
+
+async def test_state_that_is_decided_without_an_alert_or_held_back_by_a_cooldown_is_kept(raw: Redis) -> None:
+    outbox = Outbox(raw)
+    quiet = replace(alert(1, state=change(1, "", held="rose")), data="")
+    assert await outbox.raise_([quiet]) == [NOTED]
+    assert not await raw.exists(keys.OUTBOX)
+    await raw.set(keys.cooldown("e", "success_threshold", "f1"), "other", ex=50)
+    held = alert(1, state=change(1, "told", expected=b"rose", held="held"))
+    assert await outbox.raise_([held]) == [pytest.approx(50_000, abs=5_000)]
+    assert await outbox.states(["e"]) == {"e": {"f1": b"held"}}
+    gone = replace(alert(1, state=change(1, "", expected=b"held", held="")), data="")
+    assert await outbox.raise_([gone]) == [NOTED]
+    assert await outbox.states(["e"]) == {"e": {}}
 
 
 async def test_delivery_publishes_once_and_only_to_listeners(raw: Redis) -> None:

@@ -1,9 +1,15 @@
 #!lua
--- Raise alerts: each starts its cooldown and enters the outbox together, or does neither.
+-- Raise alerts: each starts its cooldown, changes its criterion's state and enters the outbox, all or nothing.
+--
+-- A state is decided on by whoever has read it. When it is another by now, somebody else was quicker: nothing is done,
+-- and the caller reads and decides again. Two that race tell a crossing once.
 -- KEYS: outbox, newest_summary, account, then for each alert: cooldown, alert_state
--- ARGV: for each alert: alert_id, cooldown_seconds, data, at_ms, state_field, state, replaces
---       (an empty state_field keeps no state; replaces is '1' for a summary: older ones need no delivery any more)
--- returns: for each alert 0 if raised, else the ms that the running cooldown still lasts (at least 1)
+-- ARGV: for each alert: alert_id, cooldown_seconds, data, at_ms, state_field, expected, told, held, replaces
+--       (an empty state_field has no state; expected is the state that was decided on, told is the one to keep when the
+--       alert is raised, held when it is not, and empty is none; empty data only changes the state to held; replaces is
+--       '1' for a summary: older ones need no delivery any more)
+-- returns: for each alert 0 if raised, the ms that a running cooldown still lasts (at least 1), -1 if there was nothing
+--          to raise, -2 if the state was not the expected one
 -- cost: O(N) for N alerts
 redis.call('XLEN', KEYS[1]) -- an outbox of the wrong type must fail before a cooldown is set
 -- A stream that was deleted goes on after the last id that was given out, so that no id is given out twice and none
@@ -16,24 +22,46 @@ local function go_on(stream, account)
     redis.pcall('HSET', account, 'owed', 0)
   end
 end
-local outcomes = {}
-for n = 1, #ARGV / 7 do
-  local cooldown, state_key = KEYS[2 + 2 * n], KEYS[3 + 2 * n]
-  local arg = 7 * (n - 1)
-  if redis.call('SET', cooldown, ARGV[arg + 1], 'NX', 'EX', ARGV[arg + 2]) then
-    go_on(KEYS[1], KEYS[3])
-    local id = redis.call('XADD', KEYS[1], '*', 'data', ARGV[arg + 3], 'at', ARGV[arg + 4])
-    redis.pcall('HSET', KEYS[3], 'last_id', id)
-    redis.pcall('HINCRBY', KEYS[3], 'owed', 1)
-    if ARGV[arg + 5] ~= '' then
-      redis.pcall('HSET', state_key, ARGV[arg + 5], ARGV[arg + 6])
-    end
-    if ARGV[arg + 7] == '1' then
-      redis.call('SET', KEYS[2], id)
-    end
-    outcomes[n] = 0
+
+-- A state key of the wrong type costs the state, not the alert.
+local function expects(key, field, expected)
+  local kept = redis.pcall('HGET', key, field)
+  return type(kept) == 'table' or (kept or '') == expected
+end
+
+local function keep(key, field, state)
+  if field == '' then
+    return
+  elseif state == '' then
+    redis.pcall('HDEL', key, field)
   else
-    outcomes[n] = math.max(1, redis.call('PTTL', cooldown))
+    redis.pcall('HSET', key, field, state)
   end
+end
+
+local function raise(cooldown, state_key, alert_id, seconds, data, at_ms, field, expected, told, held, replaces)
+  if field ~= '' and not expects(state_key, field, expected) then
+    return -2
+  elseif data == '' then
+    keep(state_key, field, held)
+    return -1
+  elseif not redis.call('SET', cooldown, alert_id, 'NX', 'EX', seconds) then
+    keep(state_key, field, held)
+    return math.max(1, redis.call('PTTL', cooldown))
+  end
+  go_on(KEYS[1], KEYS[3])
+  local id = redis.call('XADD', KEYS[1], '*', 'data', data, 'at', at_ms)
+  redis.pcall('HSET', KEYS[3], 'last_id', id)
+  redis.pcall('HINCRBY', KEYS[3], 'owed', 1)
+  keep(state_key, field, told)
+  if replaces == '1' then
+    redis.call('SET', KEYS[2], id)
+  end
+  return 0
+end
+
+local outcomes = {}
+for n = 1, #ARGV / 9 do
+  outcomes[n] = raise(KEYS[2 + 2 * n], KEYS[3 + 2 * n], unpack(ARGV, 9 * n - 8, 9 * n))
 end
 return outcomes

@@ -1,0 +1,167 @@
+"""Telling: criteria as they were judged become alerts, each crossing once.
+
+Reads what is remembered of the criteria, decides (`lifecycle`), and writes decision and alert in one step. Where
+somebody else was quicker it reads and decides again: workers and the sweep may judge the same experiment at a time.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from redis_agent import log
+from redis_agent.alerts import Alert, AlertType, Crossing, Severity, threshold_alert
+from redis_agent.clock import Clock
+from redis_agent.lifecycle import CriterionState, Decision, Level, Policy, Reason, decide
+from redis_agent.store.outbox import NOTED, OVERTAKEN, Outbox, Raise, StateChange
+from redis_agent.telemetry import Telemetry
+
+# A cooldown that is known to run is not asked for again for so long, at most.
+_COOLDOWN_MEMORY_SECONDS = 5.0
+# Bounds of what is remembered between batches; beyond it is forgotten and read again.
+_MEMORY = 10_000
+# How often one decision is taken anew because somebody else was quicker; then the next batch or sweep takes it.
+_ATTEMPTS = 5
+# What is remembered of a criterion that the definition no longer has goes after so long: another process may have read
+# a newer definition.
+_STRAY_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What judging one experiment found about its criteria.
+
+    Attributes:
+        experiment_id: which.
+        events: in the aggregate that was judged.
+        at_ms: receipt of the newest event that led here; 0 when time alone did.
+        levels: where each criterion stands by this judgement; one that is unknown is left out.
+        crossings: those that are met, by their fingerprint.
+        known: fingerprints of all criteria that the experiment has.
+    """
+
+    experiment_id: str
+    events: int
+    at_ms: int
+    levels: Mapping[str, Level]
+    crossings: Mapping[str, Crossing]
+    known: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One change of state, with its alert if it has one."""
+
+    change: Raise
+    alert: Alert | None = None
+
+
+class Teller:
+    """Tells what is to be told about criteria."""
+
+    def __init__(self, *, outbox: Outbox, telemetry: Telemetry, clock: Clock, policy: Policy) -> None:
+        self._outbox = outbox
+        self._telemetry = telemetry
+        self._clock = clock
+        self._policy = policy
+        self._log = log.get("judge")
+        self._cooling: dict[tuple[str, str, str], float] = {}
+
+    async def tell(self, findings: Sequence[Finding]) -> None:
+        """Change the states of these criteria, and raise the alerts that are due.
+
+        Raises:
+            RedisError, OSError: nothing is half done; telling again is safe.
+        """
+        waiting = list(findings)
+        for _ in range(_ATTEMPTS):
+            if not waiting:
+                return
+            states = await self._outbox.states([finding.experiment_id for finding in waiting])
+            steps = [step for finding in waiting for step in self._steps(finding, states[finding.experiment_id])]
+            overtaken = await self._take(steps) if steps else set()
+            waiting = [finding for finding in waiting if finding.experiment_id in overtaken]
+
+    def _steps(self, finding: Finding, kept: Mapping[str, bytes]) -> list[_Step]:
+        """What is to be written for one experiment."""
+        now_ms = self._clock.now_ms()
+        steps = []
+        for fingerprint, level in finding.levels.items():
+            raw = kept.get(fingerprint, b"")
+            if not raw and level is Level.INACTIVE:
+                continue
+            state = CriterionState.loads(raw)
+            decision = decide(state, level, now_ms=now_ms, events=finding.events, policy=self._policy)
+            crossing = finding.crossings.get(fingerprint)
+            if decision.tell and crossing is not None:
+                step = self._alert(finding, crossing, decision, raw)
+                if self._cooling.get(_cooling_key(step.change), 0.0) <= asyncio.get_running_loop().time():
+                    steps.append(step)
+                elif step.alert is not None:
+                    self._count(step.alert.type, step.alert.severity, "cooldown")
+                continue
+            if decision.reason is Reason.WAITS and crossing is not None:
+                self._count(crossing.alert_type, crossing.severity, "cooldown")
+            if decision.held != state:
+                steps.append(_noted(finding, fingerprint, raw, decision.held.dumps()))
+        strays = (f for f in kept if f not in finding.known and _is_stray(kept[f], now_ms))
+        return steps + [_noted(finding, fingerprint, kept[fingerprint], "") for fingerprint in strays]
+
+    def _alert(self, finding: Finding, crossing: Crossing, decision: Decision, raw: bytes) -> _Step:
+        alert = threshold_alert(
+            crossing,
+            experiment_id=finding.experiment_id,
+            alert_id=str(uuid.uuid4()),
+            now=self._clock.now(),
+            why=decision.reason,
+            since=datetime.fromtimestamp(decision.held.since_ms / 1000, UTC),
+        )
+        told = replace(decision.told, alert_id=alert.alert_id).dumps()
+        change = Raise(
+            experiment_id=alert.experiment_id,
+            alert_type=alert.type.value,
+            fingerprint=alert.fingerprint,
+            cooldown_seconds=max(1, decision.wait_ms // 1000),
+            alert_id=alert.alert_id,
+            data=alert.dumps(),
+            at_ms=finding.at_ms,
+            state=StateChange(crossing.fingerprint, raw, told, decision.held.dumps()),
+        )
+        return _Step(change, alert)
+
+    async def _take(self, steps: Sequence[_Step]) -> set[str]:
+        """Write the steps; the experiments about which somebody else was quicker."""
+        now = asyncio.get_running_loop().time()
+        outcomes = await self._outbox.raise_([step.change for step in steps])
+        if len(self._cooling) > _MEMORY:
+            self._cooling.clear()
+        overtaken = set()
+        for step, outcome in zip(steps, outcomes, strict=True):
+            if outcome == OVERTAKEN:
+                overtaken.add(step.change.experiment_id)
+            elif step.alert is None or outcome == NOTED:
+                continue
+            elif outcome == 0:
+                self._log.info("alert_raised", alert=step.alert.as_json())
+            else:
+                self._cooling[_cooling_key(step.change)] = now + min(outcome / 1000, _COOLDOWN_MEMORY_SECONDS)
+                self._count(step.alert.type, step.alert.severity, "cooldown")
+        return overtaken
+
+    def _count(self, kind: AlertType, severity: Severity, outcome: str) -> None:
+        self._telemetry.alerts.labels(kind.value, severity.value, outcome).inc()
+
+
+def _noted(finding: Finding, fingerprint: str, expected: bytes, state: str) -> _Step:
+    """A state that changes without an alert."""
+    change = StateChange(fingerprint, expected, "", state)
+    return _Step(Raise(finding.experiment_id, "", fingerprint, 1, "", "", 0, change))
+
+
+def _is_stray(raw: bytes, now_ms: int) -> bool:
+    return now_ms - CriterionState.loads(raw).since_ms > _STRAY_MS
+
+
+def _cooling_key(change: Raise) -> tuple[str, str, str]:
+    return change.experiment_id, change.alert_type, change.fingerprint

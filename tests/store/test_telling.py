@@ -1,0 +1,107 @@
+"""Telling with a real server: many at a time tell a crossing once, and what cannot be kept costs only itself."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from redis_agent.alerts import Crossing
+from redis_agent.clock import Clock
+from redis_agent.lifecycle import Level, Policy
+from redis_agent.store import keys
+from redis_agent.store.outbox import Outbox
+from redis_agent.telemetry import Telemetry
+from redis_agent.telling import Finding, Teller
+
+START_MS = 1_769_940_000_000
+MINUTE = 60_000
+
+
+class Simulated(Clock):
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.ms = START_MS
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.ms / 1000, UTC)
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+def crossing(fingerprint: str = "f", kind: str = "failure") -> Crossing:
+    return Crossing(
+        kind=kind, criterion="bounce_rate > 0.05", fingerprint=fingerprint, metric="bounce_rate", operator=">",
+        threshold=0.05, value=0.07, samples=None, interval=None, evidence="fact", reason="0.07 is above 0.05",
+    )  # fmt: skip
+
+
+def finding(level: Level, *, events: int = 1, experiment: str = "e", fingerprint: str = "f") -> Finding:
+    met = {fingerprint: crossing(fingerprint)} if level in (Level.EARLY, Level.CONFIRMED) else {}
+    return Finding(experiment, events, 0, {fingerprint: level}, met, frozenset({fingerprint}))
+
+
+@pytest.fixture
+def clock() -> Simulated:
+    return Simulated()
+
+
+def teller(raw: Redis, clock: Clock, *, cooldown_ms: int = 5 * MINUTE) -> Teller:
+    return Teller(
+        outbox=Outbox(raw),
+        telemetry=Telemetry(),
+        clock=clock,
+        policy=Policy(cooldown_ms=cooldown_ms, backoff=2.0, early=True),
+    )
+
+
+async def told(raw: Redis) -> list[dict[str, Any]]:
+    return [json.loads(fields[b"data"]) for _, fields in await raw.xrange(keys.OUTBOX)]
+
+
+async def test_crossing_that_many_find_at_once_is_told_once(raw: Redis, clock: Simulated) -> None:
+    tellers = [teller(raw, clock) for _ in range(20)]
+    for n in range(3):
+        found = [finding(Level.CONFIRMED, experiment=e) for e in ("a", "b")]
+        await asyncio.gather(*[one.tell(found) for one in tellers])
+        assert sorted(alert["experiment_id"] for alert in await told(raw)) == ["a", "b"], n
+    (state,) = (await raw.hgetall(keys.alert_state("a"))).values()
+    assert json.loads(state)["told"] == 1
+
+
+async def test_crossing_whose_state_was_lost_is_held_back_by_its_cooldown(raw: Redis, clock: Simulated) -> None:
+    await teller(raw, clock).tell([finding(Level.CONFIRMED)])
+    await raw.delete(keys.alert_state("e"))
+    await teller(raw, clock).tell([finding(Level.CONFIRMED, events=2)])
+    assert len(await told(raw)) == 1
+    await raw.delete(keys.cooldown("e", "failure_threshold", "f"))
+    await teller(raw, clock).tell([finding(Level.CONFIRMED, events=3)])
+    assert len(await told(raw)) == 2
+
+
+async def test_process_whose_clock_is_ahead_does_not_tell_too_early(raw: Redis, clock: Simulated) -> None:
+    await teller(raw, clock).tell([finding(Level.CONFIRMED)])
+    clock.ms += 3_600_000
+    await teller(raw, clock).tell([finding(Level.CONFIRMED, events=2)])
+    assert len(await told(raw)) == 1, "the cooldown runs by the server's clock"
+
+
+async def test_what_is_remembered_of_a_criterion_that_is_gone_from_the_definition_goes_after_an_hour(
+    raw: Redis, clock: Simulated
+) -> None:
+    await teller(raw, clock).tell([finding(Level.CONFIRMED, fingerprint="old")])
+    for wait, left in ((0, {b"old", b"new"}), (3_600_001, {b"new"})):
+        clock.ms += wait
+        await teller(raw, clock).tell([finding(Level.CONFIRMED, fingerprint="new")])
+        assert set(await raw.hkeys(keys.alert_state("e"))) == left
+
+
+async def test_alert_state_of_the_wrong_type_costs_only_itself(raw: Redis, clock: Simulated) -> None:
+    await raw.set(keys.alert_state("bad"), "x")
+    await teller(raw, clock).tell([finding(Level.CONFIRMED, experiment=e) for e in ("bad", "good")])
+    await teller(raw, clock).tell([finding(Level.CONFIRMED, experiment=e, events=2) for e in ("bad", "good")])
+    assert [alert["experiment_id"] for alert in await told(raw)] == ["bad", "good"]
