@@ -19,12 +19,13 @@ ALL_EXPERIMENTS = "all"
 
 
 class AlertType(StrEnum):
-    """The types of the contract."""
+    """The types of the contract, and `cleared`, which is off unless it is asked for."""
 
     SUCCESS = "success_threshold"
     FAILURE = "failure_threshold"
     ERROR = "error"
     SUMMARY = "periodic_summary"
+    CLEARED = "cleared"
 
 
 class Severity(StrEnum):
@@ -208,6 +209,30 @@ def threshold_alert(
             "repeated": True if why in (Reason.LASTS, Reason.SETTLED) else None,
             "flapping": True if why is Reason.FLAPS else None,
             "recommendation": _recommendation(success=success, early=early),
+        },
+    )
+
+
+def cleared_alert(crossing: Crossing, *, experiment_id: str, alert_id: str, now: datetime) -> Alert:
+    """The notice that a criterion is not met any more."""
+    lead = f"{experiment_id}: {crossing.kind} criterion is not met any more"
+    return Alert(
+        alert_id=alert_id,
+        type=AlertType.CLEARED,
+        experiment_id=experiment_id,
+        severity=Severity.INFO,
+        message=f"{lead} ({_cut(crossing.criterion, 200)}). {_cut(crossing.reason, MAX_TEXT)}",
+        timestamp=now,
+        fingerprint=crossing.fingerprint,
+        details={
+            "criterion": crossing.criterion,
+            "current_value": crossing.value,
+            "metric": crossing.metric,
+            "value": crossing.value,
+            "threshold": crossing.threshold,
+            "operator": crossing.operator,
+            "samples": crossing.samples,
+            "recommendation": "What was told about this criterion no longer holds; it may come back.",
         },
     )
 

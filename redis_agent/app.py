@@ -356,6 +356,7 @@ def _judge(parts: Parts) -> Judge:
                 backoff=settings.alert_backoff,
                 early=settings.alert_evidence == "early",
             ),
+            notify_cleared=settings.notify_cleared,
         ),
         telemetry=parts.telemetry,
         liveness=parts.liveness,

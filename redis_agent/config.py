@@ -254,6 +254,10 @@ class Settings(BaseSettings):
         description="While a criterion stays met it is told again; by this factor each wait is longer than the one "
         "before, up to a day.",
     )
+    notify_cleared: Annotated[bool, Variable()] = Field(
+        default=False,
+        description="Whether it is told, too, that a failure criterion which was told is not met any more.",
+    )
     max_error_alerts: Annotated[int, Variable(unit="alerts")] = Field(
         5,
         ge=1,

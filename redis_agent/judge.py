@@ -8,6 +8,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from redis.exceptions import RedisError, ResponseError
@@ -273,14 +274,17 @@ def crossing(verdict: Verdict, evaluation: Evaluation) -> Crossing:
 def _finding(item: Item, experiment: Experiment, verdicts: Sequence[Verdict]) -> Finding:
     """Where the experiment's criteria stand; what only says the same as another is left out."""
     levels: dict[str, Level] = {}
-    crossings: dict[str, Crossing] = {}
+    crossings: dict[str, Callable[[], Crossing]] = {}
     for verdict in experiments.without_repeats(verdicts):
         evaluation = verdict.evaluation
-        if evaluation is not None and evaluation.state == "met":
-            levels[verdict.fingerprint] = Level.EARLY if evaluation.evidence == "early" else Level.CONFIRMED
-            crossings[verdict.fingerprint] = crossing(verdict, evaluation)
-        elif evaluation is not None and evaluation.state == "not_met":
+        if evaluation is None or evaluation.state == "unknown":
+            continue
+        crossings[verdict.fingerprint] = partial(crossing, verdict, evaluation)
+        if evaluation.state == "not_met":
             levels[verdict.fingerprint] = Level.INACTIVE
+        else:
+            levels[verdict.fingerprint] = Level.EARLY if evaluation.evidence == "early" else Level.CONFIRMED
     total = events_total(item.fields)
     known = frozenset(entry.fingerprint for entry in experiment.criteria)
-    return Finding(experiment.id, total, item.at_ms, levels, crossings, known)
+    failures = frozenset(entry.fingerprint for entry in experiment.criteria if entry.kind == "failure")
+    return Finding(experiment.id, total, item.at_ms, levels, crossings, failures, known)

@@ -51,10 +51,11 @@ class Reason(StrEnum):
     LASTS = "lasts"
     FLAPS = "flaps"
     SETTLED = "settled"
+    CLEARED = "cleared"
     # Not told.
     UNCHANGED = "unchanged"
     OLDER = "an older aggregate"
-    CLEARED = "cleared"
+    OVER = "no longer met"
     FORGOTTEN = "forgotten"
     EARLY_IS_SILENT = "early ones are not told"
     TOLD_AS_EARLY = "told as early before"
@@ -64,7 +65,7 @@ class Reason(StrEnum):
     FLAPPING = "flapping was told"
 
 
-_TELLING: Final = frozenset({Reason.ROSE, Reason.LASTS, Reason.FLAPS, Reason.SETTLED})
+_TELLING: Final = frozenset({Reason.ROSE, Reason.LASTS, Reason.FLAPS, Reason.SETTLED, Reason.CLEARED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class CriterionState:
         told_ms: when it was last told.
         told_events: of the experiment at that time.
         flapping: whether it was told as flapping, and has not settled since.
+        open: whether it was told, and not told as cleared since.
         alert_id: of what was last told.
     """
 
@@ -93,6 +95,7 @@ class CriterionState:
     told_ms: int = 0
     told_events: int = 0
     flapping: bool = False
+    open: bool = False
     alert_id: str = ""
 
     @property
@@ -121,6 +124,7 @@ class CriterionState:
             told_level=Level(kept.get("told_level", Level.INACTIVE)),
             rises=tuple(map(int, kept.get("rises", ())))[-FLAPS:],
             flapping=kept.get("flapping") is True,
+            open=kept.get("open") is True,
             alert_id=str(kept.get("alert_id", "")),
             **numbers,
         )
@@ -173,7 +177,9 @@ class Decision:
         return self.reason in _TELLING
 
 
-def decide(state: CriterionState, seen: Level, *, now_ms: int, events: int, policy: Policy) -> Decision:
+def decide(
+    state: CriterionState, seen: Level, *, now_ms: int, events: int, policy: Policy, tell_cleared: bool = False
+) -> Decision:
     """Decides about a criterion that was judged.
 
     Args:
@@ -183,11 +189,12 @@ def decide(state: CriterionState, seen: Level, *, now_ms: int, events: int, poli
         now_ms: the time.
         events: of the experiment, in the aggregate that was judged.
         policy: the settings.
+        tell_cleared: whether it is told that the criterion holds no longer.
     """
     if events < state.events and 0 <= now_ms - state.since_ms < _LATE_MS:
         return _quiet(Reason.OLDER, state)
     if seen not in _ACTIVE:
-        return _over(state, now_ms=now_ms, events=events)
+        return _over(state, now_ms=now_ms, events=events, policy=policy, tell_cleared=tell_cleared)
     if state.level is Level.CLEARED and now_ms - state.since_ms >= CALM_MS:
         state = CriterionState()
     if not state.active:
@@ -208,15 +215,19 @@ def decide(state: CriterionState, seen: Level, *, now_ms: int, events: int, poli
         told_ms=now_ms,
         told_events=events,
         flapping=reason is Reason.FLAPS,
+        open=True,
         rises=() if reason in (Reason.FLAPS, Reason.SETTLED) else state.rises,
     )
     return Decision(reason, state, told, policy.wait_ms(told.told) if sure else policy.early_wait_ms)
 
 
-def _over(state: CriterionState, *, now_ms: int, events: int) -> Decision:
-    """What holds no longer."""
+def _over(state: CriterionState, *, now_ms: int, events: int, policy: Policy, tell_cleared: bool) -> Decision:
+    """What holds no longer; it is told as cleared once for each time that it was told, and not while it flaps."""
     if state.active:
-        return _quiet(Reason.CLEARED, replace(state, level=Level.CLEARED, since_ms=now_ms, events=events))
+        cleared = replace(state, level=Level.CLEARED, since_ms=now_ms, events=events)
+        if tell_cleared and state.open and not state.flapping:
+            return Decision(Reason.CLEARED, cleared, replace(cleared, open=False), policy.cooldown_ms)
+        return _quiet(Reason.OVER, cleared)
     if state.level is Level.CLEARED and now_ms - state.since_ms >= CALM_MS:
         return _quiet(Reason.FORGOTTEN, CriterionState())
     return _quiet(Reason.UNCHANGED, state)

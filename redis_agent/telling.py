@@ -6,12 +6,12 @@ somebody else was quicker it reads and decides again: workers and the sweep may 
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from redis_agent import log
-from redis_agent.alerts import Alert, AlertType, Crossing, Severity, threshold_alert
+from redis_agent.alerts import Alert, AlertType, Crossing, Severity, cleared_alert, threshold_alert
 from redis_agent.clock import Clock
 from redis_agent.lifecycle import CriterionState, Decision, Level, Policy, Reason, decide
 from redis_agent.store.outbox import NOTED, OVERTAKEN, Outbox, Raise, StateChange
@@ -37,7 +37,8 @@ class Finding:
         events: in the aggregate that was judged.
         at_ms: receipt of the newest event that led here; 0 when time alone did.
         levels: where each criterion stands by this judgement; one that is unknown is left out.
-        crossings: those that are met, by their fingerprint.
+        crossings: what there is to say about each of these, made when it is said: an interval takes its time.
+        failures: which of them are criteria of failure.
         known: fingerprints of all criteria that the experiment has.
     """
 
@@ -45,7 +46,8 @@ class Finding:
     events: int
     at_ms: int
     levels: Mapping[str, Level]
-    crossings: Mapping[str, Crossing]
+    crossings: Mapping[str, Callable[[], Crossing]]
+    failures: frozenset[str]
     known: frozenset[str]
 
 
@@ -60,11 +62,14 @@ class _Step:
 class Teller:
     """Tells what is to be told about criteria."""
 
-    def __init__(self, *, outbox: Outbox, telemetry: Telemetry, clock: Clock, policy: Policy) -> None:
+    def __init__(
+        self, *, outbox: Outbox, telemetry: Telemetry, clock: Clock, policy: Policy, notify_cleared: bool
+    ) -> None:
         self._outbox = outbox
         self._telemetry = telemetry
         self._clock = clock
         self._policy = policy
+        self._notify_cleared = notify_cleared
         self._log = log.get("judge")
         self._cooling: dict[tuple[str, str, str], float] = {}
 
@@ -92,16 +97,23 @@ class Teller:
             if not raw and level is Level.INACTIVE:
                 continue
             state = CriterionState.loads(raw)
-            decision = decide(state, level, now_ms=now_ms, events=finding.events, policy=self._policy)
-            crossing = finding.crossings.get(fingerprint)
-            if decision.tell and crossing is not None:
-                step = self._alert(finding, crossing, decision, raw)
+            decision = decide(
+                state,
+                level,
+                now_ms=now_ms,
+                events=finding.events,
+                policy=self._policy,
+                tell_cleared=self._notify_cleared and fingerprint in finding.failures,
+            )
+            if decision.tell:
+                step = self._alert(finding, finding.crossings[fingerprint](), decision, raw)
                 if self._cooling.get(_cooling_key(step.change), 0.0) <= asyncio.get_running_loop().time():
                     steps.append(step)
                 elif step.alert is not None:
                     self._count(step.alert.type, step.alert.severity, "cooldown")
                 continue
-            if decision.reason is Reason.WAITS and crossing is not None:
+            if decision.reason is Reason.WAITS:
+                crossing = finding.crossings[fingerprint]()
                 self._count(crossing.alert_type, crossing.severity, "cooldown")
             if decision.held != state:
                 steps.append(_noted(finding, fingerprint, raw, decision.held.dumps()))
@@ -109,14 +121,18 @@ class Teller:
         return steps + [_noted(finding, fingerprint, kept[fingerprint], "") for fingerprint in strays]
 
     def _alert(self, finding: Finding, crossing: Crossing, decision: Decision, raw: bytes) -> _Step:
-        alert = threshold_alert(
-            crossing,
-            experiment_id=finding.experiment_id,
-            alert_id=str(uuid.uuid4()),
-            now=self._clock.now(),
-            why=decision.reason,
-            since=datetime.fromtimestamp(decision.held.since_ms / 1000, UTC),
-        )
+        alert_id, now = str(uuid.uuid4()), self._clock.now()
+        if decision.reason is Reason.CLEARED:
+            alert = cleared_alert(crossing, experiment_id=finding.experiment_id, alert_id=alert_id, now=now)
+        else:
+            alert = threshold_alert(
+                crossing,
+                experiment_id=finding.experiment_id,
+                alert_id=alert_id,
+                now=now,
+                why=decision.reason,
+                since=datetime.fromtimestamp(decision.held.since_ms / 1000, UTC),
+            )
         told = replace(decision.told, alert_id=alert.alert_id).dumps()
         change = Raise(
             experiment_id=alert.experiment_id,

@@ -20,8 +20,9 @@ POLICY = Policy(cooldown_ms=5 * MINUTE, backoff=2.0, early=True)
 class Criterion:
     """A criterion that is judged now and then, with a clock of its own."""
 
-    def __init__(self, policy: Policy = POLICY) -> None:
+    def __init__(self, policy: Policy = POLICY, *, tell_cleared: bool = False) -> None:
         self.policy = policy
+        self.tell_cleared = tell_cleared
         self.state = CriterionState()
         self.now_ms = START
         self.events = 0
@@ -31,7 +32,14 @@ class Criterion:
         """Judge after so many ms and so many events; the state is kept as Redis keeps it."""
         self.now_ms += after
         self.events += events
-        decision = decide(self.state, level, now_ms=self.now_ms, events=self.events, policy=self.policy)
+        decision = decide(
+            self.state,
+            level,
+            now_ms=self.now_ms,
+            events=self.events,
+            policy=self.policy,
+            tell_cleared=self.tell_cleared,
+        )
         if decision.tell:
             self.told.append(((self.now_ms - START) // MINUTE, decision.reason))
         kept = decision.told if decision.tell else decision.held
@@ -69,7 +77,7 @@ def test_early_sign_is_told_once_and_its_confirmation_at_once() -> None:
     criterion = Criterion()
     reasons = [criterion.see(level, after=MINUTE) for level in (EARLY, EARLY, OFF, EARLY, MET, EARLY, MET)]
     assert reasons == [
-        Reason.ROSE, Reason.TOLD_AS_EARLY, Reason.CLEARED, Reason.TOLD_AS_EARLY, Reason.ROSE, Reason.WEAKER,
+        Reason.ROSE, Reason.TOLD_AS_EARLY, Reason.OVER, Reason.TOLD_AS_EARLY, Reason.ROSE, Reason.WEAKER,
         Reason.WAITS,
     ]  # fmt: skip
     assert criterion.see(EARLY, after=DAY_MS) is Reason.WEAKER, "what was confirmed is not told as early"
@@ -101,9 +109,20 @@ def test_clear_that_lasts_a_day_is_forgotten_and_one_that_does_not_is_not() -> N
         assert criterion.state.told == told
     criterion = Criterion()
     criterion.see(MET)
-    assert criterion.see(OFF) is Reason.CLEARED
+    assert criterion.see(OFF) is Reason.OVER
     assert criterion.see(OFF, after=CALM_MS) is Reason.FORGOTTEN
     assert criterion.state.dumps() == ""
+
+
+def test_cleared_is_told_once_for_each_time_that_the_crossing_was_told() -> None:
+    criterion = Criterion(tell_cleared=True)
+    reasons = [criterion.see(level, after=MINUTE) for level in (OFF, MET, OFF, OFF, MET, OFF)]
+    assert reasons == [
+        Reason.UNCHANGED, Reason.ROSE, Reason.CLEARED, Reason.UNCHANGED, Reason.WAITS, Reason.OVER,
+    ]  # fmt: skip
+    criterion.see(MET, after=10 * MINUTE)
+    assert criterion.state.flapping
+    assert criterion.see(OFF, after=MINUTE) is Reason.OVER, "what flaps is cleared all the time"
 
 
 def test_flapping_is_told_once_until_the_criterion_has_settled() -> None:
@@ -137,7 +156,7 @@ def test_aggregate_older_than_the_one_that_was_judged_decides_nothing() -> None:
     criterion = Criterion()
     criterion.see(MET, events=10)
     assert criterion.see(OFF, events=-1) is Reason.OLDER
-    assert criterion.see(OFF, after=MINUTE, events=-1) is Reason.CLEARED, "but a new start with fewer events does"
+    assert criterion.see(OFF, after=MINUTE, events=-1) is Reason.OVER, "but a new start with fewer events does"
 
 
 def test_clock_that_was_set_back_holds_nothing_back_for_good() -> None:

@@ -41,8 +41,10 @@ def crossing(fingerprint: str = "f", kind: str = "failure") -> Crossing:
 
 
 def finding(level: Level, *, events: int = 1, experiment: str = "e", fingerprint: str = "f") -> Finding:
-    met = {fingerprint: crossing(fingerprint)} if level in (Level.EARLY, Level.CONFIRMED) else {}
-    return Finding(experiment, events, 0, {fingerprint: level}, met, frozenset({fingerprint}))
+    known = frozenset({fingerprint})
+    return Finding(
+        experiment, events, 0, {fingerprint: level}, {fingerprint: lambda: crossing(fingerprint)}, known, known
+    )
 
 
 @pytest.fixture
@@ -50,12 +52,13 @@ def clock() -> Simulated:
     return Simulated()
 
 
-def teller(raw: Redis, clock: Clock, *, cooldown_ms: int = 5 * MINUTE) -> Teller:
+def teller(raw: Redis, clock: Clock, *, notify_cleared: bool = False) -> Teller:
     return Teller(
         outbox=Outbox(raw),
         telemetry=Telemetry(),
         clock=clock,
-        policy=Policy(cooldown_ms=cooldown_ms, backoff=2.0, early=True),
+        policy=Policy(cooldown_ms=5 * MINUTE, backoff=2.0, early=True),
+        notify_cleared=notify_cleared,
     )
 
 
@@ -71,6 +74,19 @@ async def test_crossing_that_many_find_at_once_is_told_once(raw: Redis, clock: S
         assert sorted(alert["experiment_id"] for alert in await told(raw)) == ["a", "b"], n
     (state,) = (await raw.hgetall(keys.alert_state("a"))).values()
     assert json.loads(state)["told"] == 1
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_cleared_failure_is_told_once_if_that_is_wanted(raw: Redis, clock: Simulated, wanted: bool) -> None:
+    for n, level in enumerate((Level.CONFIRMED, Level.INACTIVE, Level.INACTIVE, Level.CONFIRMED, Level.INACTIVE)):
+        clock.ms += MINUTE // 6
+        tellers = [teller(raw, clock, notify_cleared=wanted) for _ in range(5)]
+        await asyncio.gather(*[one.tell([finding(level, events=n)]) for one in tellers])
+    alerts = await told(raw)
+    assert [alert["type"] for alert in alerts] == ["failure_threshold", "cleared"][: 1 + wanted]
+    if wanted:
+        assert (alerts[1]["severity"], alerts[1]["criterion"]) == ("info", "bounce_rate > 0.05")
+        assert "not met any more" in alerts[1]["message"]
 
 
 async def test_crossing_whose_state_was_lost_is_held_back_by_its_cooldown(raw: Redis, clock: Simulated) -> None:
