@@ -3,9 +3,12 @@
 import hashlib
 import json
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 from redis_agent.clock import iso
@@ -14,6 +17,8 @@ from redis_agent.lifecycle import FLAPS, Reason
 SOURCE = "redis_agent"
 # An alert is pasted into a prompt whole; texts from events are cut to this many characters.
 MAX_TEXT = 500
+# Verdicts that a completion lists; those beyond are counted.
+MAX_VERDICTS = 50
 # Alerts that concern no single experiment.
 ALL_EXPERIMENTS = "all"
 
@@ -25,6 +30,7 @@ class AlertType(StrEnum):
     FAILURE = "failure_threshold"
     ERROR = "error"
     SUMMARY = "periodic_summary"
+    COMPLETED = "experiment_completed"
     CLEARED = "cleared"
 
 
@@ -87,7 +93,7 @@ class Alert:
 
 
 # What may stand in the outbox; also what other versions of the agent put there.
-_KNOWN_TYPES = frozenset({*AlertType, "anomaly", "experiment_completed"})
+_KNOWN_TYPES = frozenset({*AlertType, "anomaly"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +241,75 @@ def cleared_alert(crossing: Crossing, *, experiment_id: str, alert_id: str, now:
             "recommendation": "What was told about this criterion no longer holds; it may come back.",
         },
     )
+
+
+@dataclass(frozen=True, slots=True)
+class FinalVerdict:
+    """What a criterion came to in the end.
+
+    Attributes:
+        kind: "success" or "failure".
+        criterion: the author's text.
+        state: "met", "not_met", "unknown" or "unsupported".
+        value: of the metric that decided, if there is one.
+        reason: one sentence with the numbers.
+    """
+
+    kind: str
+    criterion: str
+    state: str
+    value: float | None
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The object in the alert's `verdicts`."""
+        return {
+            "kind": self.kind,
+            "criterion": _cut(self.criterion, 200),
+            "state": self.state,
+            "value": self.value if self.value is not None and isfinite(self.value) else None,
+            "reason": _cut(self.reason, 300),
+        }
+
+
+def completed_alert(
+    verdicts: Sequence[FinalVerdict], *, experiment_id: str, alert_id: str, now: datetime, run_id: str | None
+) -> Alert:
+    """The notice that an experiment is over, with the final verdict for each criterion."""
+    counts = "; ".join(filter(None, (_tally(verdicts, "success"), _tally(verdicts, "failure"))))
+    met = [verdict for verdict in verdicts if verdict.state == "met"]
+    named = " ".join(f"{v.kind.capitalize()} ({_cut(v.criterion, 100)}): {_cut(v.reason, 200)}." for v in met)
+    message = f"{experiment_id}: the experiment is completed. {counts or 'It has no criteria'}. {named}"
+    failed = any(verdict.kind == "failure" for verdict in met)
+    return Alert(
+        alert_id=alert_id,
+        type=AlertType.COMPLETED,
+        experiment_id=experiment_id,
+        severity=Severity.INFO,
+        message=_cut(message, 2 * MAX_TEXT),
+        timestamp=now,
+        fingerprint="",
+        details={
+            "verdicts": [verdict.as_json() for verdict in verdicts[:MAX_VERDICTS]],
+            "verdicts_left_out": max(0, len(verdicts) - MAX_VERDICTS) or None,
+            "run_id": _cut(run_id, 200) if run_id else None,
+            "recommendation": (
+                "It ended with a failure criterion met: review what went wrong before it is repeated."
+                if failed
+                else "Review the results and decide what comes next."
+            ),
+        },
+    )
+
+
+def _tally(verdicts: Sequence[FinalVerdict], kind: str) -> str:
+    """How many criteria of a kind came to what; "" if there are none."""
+    states = Counter(verdict.state for verdict in verdicts if verdict.kind == kind)
+    if not states:
+        return ""
+    others = [f"{states[state]} {state}" for state in ("unknown", "unsupported") if states[state]]
+    more = f" ({', '.join(others)})" if others else ""
+    return f"{states['met']} of {states.total()} {kind} criteria met{more}"
 
 
 def _course(why: Reason, since: datetime | None) -> str:

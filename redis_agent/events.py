@@ -30,6 +30,9 @@ MAX_REPR_BYTES = 16_384
 MAX_GAUGES = 200
 
 ERROR_EVENT = "error"
+# The events that end an experiment, and a run of it.
+COMPLETED_EVENT = "experiment_completed"
+RUN_COMPLETED_EVENT = "run_completed"
 # Numbers under these names describe the event; count and value have rules of their own.
 _NOT_GAUGES = frozenset({"timestamp", "count", "value"})
 # bool is an int to isinstance, and must not count as a number here.

@@ -54,6 +54,7 @@ MAX_PROBLEMS: Final = 20
 MAX_FILE_BYTES: Final = 1_000_000
 
 _STATES: Final = frozenset({"", "draft", "ready", "running", "run", "completed", "failed", "archived"})
+_PLANNED_RUNS: Final = ("planned_runs", "total_runs", "max_runs", "runs")
 _NOT_JUDGED: Final = frozenset({"archived", "failed"})
 # YAML 1.1, which most loaders speak, has more words than two.
 _TRUTHS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -95,6 +96,7 @@ class Experiment:
             thresholds make, in the metrics' order.
         metrics: The declared metrics.
         problems: What could not be read, one readable line each.
+        planned_runs: After how many completed runs it is over; None where the definition does not say.
     """
 
     id: str
@@ -104,6 +106,7 @@ class Experiment:
     criteria: tuple[JudgedCriterion, ...] = ()
     metrics: tuple[MetricSpec, ...] = ()
     problems: tuple[str, ...] = ()
+    planned_runs: int | None = None
 
     @property
     def judged(self) -> bool:
@@ -235,6 +238,7 @@ def _experiment(
         criteria=(*criteria[:MAX_CRITERIA], *thresholds[:MAX_CRITERIA]),
         metrics=metrics,
         problems=tuple(problems),
+        planned_runs=_planned_runs(fields),
     )
 
 
@@ -332,6 +336,18 @@ def derived(experiment: Experiment, fields: Mapping[str, str]) -> dict[str, str]
         if reading is not None and reading.value is not None:
             values[spec.name] = str(_json_number(reading.value))
     return values
+
+
+def _planned_runs(fields: Mapping[str, object]) -> int | None:
+    """How many runs the definition plans: a whole number at the top, in `execution` or in `schedule`."""
+    parts: list[object] = [fields, *(decoded(fields.get(name), name, []) for name in ("execution", "schedule"))]
+    for part in parts:
+        for name in _PLANNED_RUNS:
+            planned = part.get(name) if isinstance(part, Mapping) else None
+            text = text_of(planned) if isinstance(planned, str | int) and not isinstance(planned, bool) else ""
+            if text.isascii() and text.isdecimal() and len(text) < 10 and int(text):
+                return int(text)
+    return None
 
 
 def _thresholds(metrics: Sequence[MetricSpec]) -> Iterator[JudgedCriterion]:

@@ -15,10 +15,11 @@ from redis.exceptions import RedisError, ResponseError
 
 from redis_agent import criteria, experiments, log
 from redis_agent.aggregate import events_total
-from redis_agent.alerts import Crossing
+from redis_agent.alerts import Crossing, FinalVerdict
 from redis_agent.catalogue import Catalogue
 from redis_agent.clock import Clock
 from redis_agent.criteria import Evaluation
+from redis_agent.events import COMPLETED_EVENT, RUN_COMPLETED_EVENT, MetricEvent, read
 from redis_agent.experiments import Experiment, Verdict
 from redis_agent.lifecycle import Level
 from redis_agent.store.aggregates import Aggregates, DerivedUpdate
@@ -29,6 +30,8 @@ from redis_agent.telling import Finding, Teller
 
 _T = TypeVar("_T")
 
+# Among so many of an experiment's newest events the run that completed it is looked for.
+_NEWEST_EVENTS = 50
 # Judging rests this many times as long as it worked.
 _REST = 4.0
 # Experiments judged before others in the process get their turn.
@@ -151,7 +154,8 @@ class Judge:
 
         Args:
             items: what to judge; those that are not defined are left out.
-            final: judge completed experiments, and only those, for the last time; otherwise they have no verdicts.
+            final: they are over: judge them for the last time, and tell that they are completed. Otherwise what is in
+                the state completed has no verdicts.
 
         Raises:
             RedisError, OSError: nothing is half done; judging again is safe.
@@ -164,11 +168,11 @@ class Judge:
             if n % _SLICE == 0:
                 await asyncio.sleep(0)
             experiment = found.get(item.experiment_id)
-            if experiment is None or (final and not experiment.finished):
+            if experiment is None:
                 continue
             try:
                 update = derived_update(experiment, item.fields, self._rules.max_fields)
-                verdicts = self._verdicts(experiment, item.fields) if final or not experiment.finished else []
+                verdicts = self._verdicts(experiment, item.fields, final) if final or not experiment.finished else []
                 finding = _finding(item, experiment, verdicts)
             except Exception:  # noqa: BLE001 - one experiment must not stop the others
                 self._once(item.experiment_id, "judging_failed", exc_info=True)
@@ -182,7 +186,17 @@ class Judge:
             await self._each(self._aggregates.write_derived, updates, lambda update: update.experiment_id)
         if findings:
             await self._each(self._teller.tell, findings, lambda finding: finding.experiment_id)
+        if final:
+            await self._each(self._complete, [j for j in judgements if j.experiment.judged], lambda j: j.experiment.id)
         return judgements
+
+    async def _complete(self, judgements: list[Judgement]) -> None:
+        """Tell that these experiments are completed."""
+        for judgement in judgements:
+            experiment_id = judgement.experiment.id
+            raw = await self._aggregates.newest_events(experiment_id, _NEWEST_EVENTS)
+            verdicts = [_final(verdict) for verdict in judgement.verdicts]
+            await self._teller.complete(experiment_id, verdicts, _run_id(raw))
 
     async def _each(
         self, write: Callable[[list[_T]], Awaitable[None]], items: list[_T], whose: Callable[[_T], str]
@@ -216,7 +230,7 @@ class Judge:
                 self._once(item.experiment_id, "judging_failed", exc_info=True)
         return judgements
 
-    def _verdicts(self, experiment: Experiment, fields: Mapping[str, str]) -> list[Verdict]:
+    def _verdicts(self, experiment: Experiment, fields: Mapping[str, str], final: bool = False) -> list[Verdict]:
         if not experiment.judged:
             return []
         return experiments.judge(
@@ -225,6 +239,7 @@ class Judge:
             now=self._clock.now(),
             alpha=self._rules.alpha,
             min_samples=self._rules.min_samples,
+            final=final,
         )
 
     def _once(self, experiment_id: str, event: str, **fields: Any) -> None:
@@ -269,6 +284,20 @@ def crossing(verdict: Verdict, evaluation: Evaluation) -> Crossing:
         evidence=evaluation.evidence,
         reason=evaluation.reason,
     )
+
+
+def _final(verdict: Verdict) -> FinalVerdict:
+    value = None if verdict.evaluation is None else verdict.evaluation.value
+    return FinalVerdict(verdict.kind, verdict.text, verdict.state, value, verdict.reason)
+
+
+def _run_id(newest_first: Sequence[bytes]) -> str | None:
+    """The run that the newest event about a completion names."""
+    for data in newest_first:
+        event = read(data, max_bytes=len(data))
+        if isinstance(event, MetricEvent) and event.name in (COMPLETED_EVENT, RUN_COMPLETED_EVENT):
+            return event.text("run_id")
+    return None
 
 
 def _finding(item: Item, experiment: Experiment, verdicts: Sequence[Verdict]) -> Finding:

@@ -11,9 +11,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from redis_agent import log
-from redis_agent.alerts import Alert, AlertType, Crossing, Severity, cleared_alert, threshold_alert
+from redis_agent.alerts import (
+    Alert,
+    AlertType,
+    Crossing,
+    FinalVerdict,
+    Severity,
+    cleared_alert,
+    completed_alert,
+    threshold_alert,
+)
 from redis_agent.clock import Clock
 from redis_agent.lifecycle import CriterionState, Decision, Level, Policy, Reason, decide
+from redis_agent.store import keys
 from redis_agent.store.outbox import NOTED, OVERTAKEN, Outbox, Raise, StateChange
 from redis_agent.telemetry import Telemetry
 
@@ -88,6 +98,27 @@ class Teller:
             overtaken = await self._take(steps) if steps else set()
             waiting = [finding for finding in waiting if finding.experiment_id in overtaken]
 
+    async def complete(self, experiment_id: str, verdicts: Sequence[FinalVerdict], run_id: str | None) -> None:
+        """Tell that an experiment is completed, once.
+
+        Raises:
+            RedisError, OSError: nothing is half done; telling again is safe.
+        """
+        alert = completed_alert(
+            verdicts, experiment_id=experiment_id, alert_id=str(uuid.uuid4()), now=self._clock.now(), run_id=run_id
+        )
+        change = Raise(
+            experiment_id=experiment_id,
+            alert_type=alert.type.value,
+            fingerprint=alert.fingerprint,
+            cooldown_seconds=max(1, self._policy.cooldown_ms // 1000),
+            alert_id=alert.alert_id,
+            data=alert.dumps(),
+            at_ms=0,
+            state=StateChange(keys.COMPLETIONS, experiment_id, b"", alert.alert_id, ""),
+        )
+        await self._take([_Step(change, alert)])
+
     def _steps(self, finding: Finding, kept: Mapping[str, bytes]) -> list[_Step]:
         """What is to be written for one experiment."""
         now_ms = self._clock.now_ms()
@@ -142,7 +173,9 @@ class Teller:
             alert_id=alert.alert_id,
             data=alert.dumps(),
             at_ms=finding.at_ms,
-            state=StateChange(crossing.fingerprint, raw, told, decision.held.dumps()),
+            state=StateChange(
+                keys.alert_state(finding.experiment_id), crossing.fingerprint, raw, told, decision.held.dumps()
+            ),
         )
         return _Step(change, alert)
 
@@ -171,7 +204,7 @@ class Teller:
 
 def _noted(finding: Finding, fingerprint: str, expected: bytes, state: str) -> _Step:
     """A state that changes without an alert."""
-    change = StateChange(fingerprint, expected, "", state)
+    change = StateChange(keys.alert_state(finding.experiment_id), fingerprint, expected, "", state)
     return _Step(Raise(finding.experiment_id, "", fingerprint, 1, "", "", 0, change))
 
 

@@ -3,9 +3,10 @@
 Nothing scans the key space. Every second or so a page of the index of experiments with events is looked at: the most
 recently active ones, and some of the others in turn, so that the cost is bounded whatever their number.
 
-A completed experiment is judged once more, on its final values. They are final when every event that was in the
-stream at the time has been applied, and no more come for a moment; events that a process cannot apply are not
-waited for beyond a minute.
+A completed experiment is judged once more, on its final values. It is completed when its state says so, when an event
+`experiment_completed` came, or when as many runs were completed as its definition plans. Its values are final when
+every event that was in the stream at the time has been applied, and no more come for a moment; events that a process
+cannot apply are not waited for beyond a minute.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from redis_agent.catalogue import Catalogue
+from redis_agent.events import COMPLETED_EVENT, RUN_COMPLETED_EVENT
 from redis_agent.experiments import Experiment
 from redis_agent.store.aggregates import Aggregates
 from redis_agent.store.finals import Finals
@@ -23,6 +25,8 @@ _PAGE: Final = 200
 # Events of a completed experiment may still be on their way: without any for so long there are no more.
 _SETTLED_SECONDS: Final = 2.0
 _LONGEST_SECONDS: Final = 60.0
+# Fields of an aggregate that say how far an experiment has come.
+_COUNTS: Final = (f"{COMPLETED_EVENT}_count", f"{RUN_COMPLETED_EVENT}_count")
 # Experiments that are remembered as judged; beyond it the oldest is judged again, which tells nothing twice.
 _MEMORY: Final = 10_000
 
@@ -87,7 +91,7 @@ class Watch:
         """
         done = await self._finals.judged(list(self._known))
         await self._finals.forget([i for i in done if not self._known[i].finished])
-        waiting = {i for i, e in self._known.items() if e.finished and i not in done}
+        waiting = {i for i, e in self._known.items() if e.finished and i not in done} | await self._ended()
         for experiment_id in self._page.keys() - waiting:
             self._completions.pop(experiment_id, None)
         if not waiting:
@@ -101,6 +105,13 @@ class Watch:
                 known.last_event_ms, known.still = last_event_ms, now
         return [i for i in waiting if self._is_final(i, applied, now)]
 
+    async def _ended(self) -> set[str]:
+        """Those that are over by their events, whatever their state says, and were not told as completed yet."""
+        open_ones = [i for i, e in self._known.items() if e.judged and not e.finished]
+        counts = await self._aggregates.fields(open_ones, _COUNTS)
+        ended = [i for i, (over, runs) in counts.items() if is_over(over, runs, self._known[i].planned_runs)]
+        return set(ended) - await self._finals.told(ended)
+
     def _is_final(self, experiment_id: str, applied: tuple[int, int], now: float) -> bool:
         completion = self._completions[experiment_id]
         if now - completion.noticed >= _LONGEST_SECONDS:
@@ -109,4 +120,21 @@ class Watch:
 
     async def judged_finally(self, ids: Iterable[str], at: str) -> None:
         """These experiments have had their last judgement, at a moment (ISO 8601)."""
-        await self._finals.mark(dict.fromkeys(ids, at))
+        # What ended by its events may go on; the memory of its completion is the alert that was told.
+        finished = [i for i in ids if i in self._known and self._known[i].finished]
+        await self._finals.mark(dict.fromkeys(finished, at))
+
+
+def is_over(completed: str | None, runs: str | None, planned: int | None) -> bool:
+    """Whether events say that an experiment is over.
+
+    Args:
+        completed: how many events `experiment_completed` came, as the aggregate has it.
+        runs: how many runs were completed.
+        planned: how many are planned, if that is known.
+    """
+    return _count(completed) > 0 or (planned is not None and _count(runs) >= planned)
+
+
+def _count(text: str | None) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 20 else 0

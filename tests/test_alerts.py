@@ -10,6 +10,8 @@ from redis_agent.alerts import (
     MAX_TEXT,
     Alert,
     Crossing,
+    FinalVerdict,
+    completed_alert,
     error_alert,
     error_fingerprint,
     short_hash,
@@ -145,3 +147,29 @@ def test_summary_stands_for_all_experiments_and_its_message_is_its_first_line() 
     found = summary_alert(alert_id="id", now=NOW, summary="Headline.\nWins\n- a", experiments=3).as_json()
     assert (found["type"], found["severity"], found["experiment_id"]) == ("periodic_summary", "info", "all")
     assert (found["message"], found["summary"], found["experiment_count"]) == ("Headline.", "Headline.\nWins\n- a", 3)
+
+
+def test_completion_tells_the_final_verdict_for_each_criterion() -> None:
+    verdicts = [
+        FinalVerdict("success", "replies >= 3", "met", 4.0, "replies is 4, at least 3"),
+        FinalVerdict("success", "delight", "unsupported", None, "no metric is named"),
+        FinalVerdict("failure", "bounce_rate > 0.05", "unknown", None, "no event"),
+    ]
+    found = completed_alert(verdicts, experiment_id="exp", alert_id="id", now=NOW, run_id="exp:1").as_json()
+    assert (found["type"], found["severity"], found["run_id"]) == ("experiment_completed", "info", "exp:1")
+    assert found["message"] == (
+        "exp: the experiment is completed. 1 of 2 success criteria met (1 unsupported); 0 of 1 failure criteria met"
+        " (1 unknown). Success (replies >= 3): replies is 4, at least 3."
+    )
+    assert found["verdicts"][0] == {
+        "kind": "success", "criterion": "replies >= 3", "state": "met", "value": 4.0,
+        "reason": "replies is 4, at least 3",
+    }  # fmt: skip
+
+
+def test_completion_of_an_experiment_with_many_long_criteria_stays_small() -> None:
+    verdicts = [FinalVerdict("failure", "x" * 5000, "met", 1.0, "y" * 5000)] * 200
+    alert = completed_alert(verdicts, experiment_id="exp", alert_id="id", now=NOW, run_id=None)
+    assert len(alert.dumps()) < 40_000
+    assert (len(alert.details["verdicts"]), alert.details["verdicts_left_out"]) == (50, 150)
+    assert "no criteria" in completed_alert([], experiment_id="e", alert_id="id", now=NOW, run_id=None).message

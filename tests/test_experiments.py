@@ -485,3 +485,24 @@ def test_what_stands_twice_in_a_file_is_said() -> None:
     experiment = parse_experiment_file("id: e\nsuccess_criteria: [a > 1]\nsuccess_criteria: [b > 1]\n")
     assert [entry.text for entry in experiment.criteria] == ["b > 1"]
     assert experiment.problems == ("the file, line 3: success_criteria stands twice; the last counts",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "planned"),
+    [
+        ({}, None),
+        ({"planned_runs": "3"}, 3),
+        ({"execution": '{"max_runs": 2}'}, 2),
+        ({"execution": '{"runs": [1, 2]}', "schedule": '{"total_runs": "4"}'}, 4),
+        ({"execution": '{"max_runs": true}'}, None),
+        ({"execution": "not an object {", "runs": "-1"}, None),
+        ({"runs": "0", "schedule": "0 9 * * 1"}, None),
+        ({"runs": "9" * 500}, None),
+    ],
+)
+def test_planned_runs_are_read_where_the_definition_says_them_plainly(
+    fields: dict[str, str], planned: int | None
+) -> None:
+    experiment = parse_experiment("e", fields)
+    assert experiment.planned_runs == planned
+    assert experiment.problems == ()

@@ -6,6 +6,7 @@ from math import isfinite
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from redis_agent.store import keys, scripts
 from redis_agent.store.failures import is_wrong_type
@@ -60,6 +61,30 @@ class Aggregates:
             if reply:
                 found[experiment_id] = {text(f): text(v) for f, v in reply.items()}
         return found
+
+    async def fields(self, experiment_ids: Sequence[str], names: Sequence[str]) -> dict[str, list[str | None]]:
+        """These fields of the aggregate hashes; of one that has another type all are None."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for experiment_id in experiment_ids:
+                pipe.hmget(keys.aggregate(experiment_id), list(names))
+            replies = await pipe.execute(raise_on_error=False)
+        found: dict[str, list[str | None]] = {}
+        for experiment_id, reply in zip(experiment_ids, replies, strict=True):
+            if isinstance(reply, Exception) and not is_wrong_type(reply):
+                raise reply
+            values = [None] * len(names) if isinstance(reply, Exception) else reply
+            found[experiment_id] = [None if value is None else text(value) for value in values]
+        return found
+
+    async def newest_events(self, experiment_id: str, count: int) -> list[bytes]:
+        """The newest raw events of an experiment, the very newest first; none where the list has another type."""
+        try:
+            found: list[Any] = await self._client.lrange(keys.raw_events(experiment_id), -count, -1)
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            return []
+        return found[::-1]
 
     async def refused_names(self, experiment_id: str) -> dict[str, int]:
         """Names that were refused because the experiment had its full number -> times (once a batch)."""

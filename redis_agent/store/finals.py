@@ -33,6 +33,13 @@ class Finals:
         if experiment_ids:
             await self._client.hdel(keys.FINALS, *experiment_ids)
 
+    async def told(self, experiment_ids: Sequence[str]) -> set[str]:
+        """Those among these experiments whose completion was told."""
+        if not experiment_ids:
+            return set()
+        alerts = await self._client.hmget(keys.COMPLETIONS, list(experiment_ids))
+        return {i for i, alert in zip(experiment_ids, alerts, strict=True) if alert is not None}
+
     async def written(self) -> tuple[int, int]:
         """The id of the newest event in the stream."""
         newest = await self._client.xrevrange(keys.STREAM, count=1)

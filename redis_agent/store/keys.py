@@ -32,6 +32,7 @@ BRIDGE = "redis_agent:bridge"
 BRIDGE_READY = "redis_agent:bridge:ready"  # ZSET owner of a bridge in step -> ms of its last sign of life
 SCHEDULER = "redis_agent:scheduler"  # HASH: swept_ms, summary_slot, summary_ms, stream_dropped_unread, buried
 FINALS = "redis_agent:finals"  # HASH completed experiment -> when it was judged finally
+COMPLETIONS = "redis_agent:completions"  # HASH experiment -> id of the alert that told its completion
 BARRIER = "redis_agent:barrier"  # STRING, always "1": the last write before a wait for disk or replicas
 OWNERS = "redis_agent:owners"  # ZSET name|start of the process -> ms of its last sign of life
 REPLICAS = "redis_agent:replicas"  # ZSET replica|roles -> ms of its last sign of life
@@ -110,6 +111,7 @@ SHARED_TYPES = {
     NEWEST_SUMMARY: "string",
     EXPERIMENTS: "zset",
     FINALS: "hash",
+    COMPLETIONS: "hash",
     FLOOR: "string",
     ABOVE: "hash",
     RECLAIM: "hash",

@@ -14,16 +14,18 @@ from redis_agent.store.stream import text
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """How the state of a criterion changes with an alert, or without one.
+    """How the state of a criterion, or of an experiment, changes with an alert, or without one.
 
     Attributes:
-        fingerprint: the criterion's.
+        key: the hash of states.
+        name: the state's field in it; for a criterion its fingerprint.
         expected: the state that was decided on, as it was read; empty for none.
         told: the state to keep when the alert is raised; empty keeps none.
         held: the state to keep when it is not.
     """
 
-    fingerprint: str
+    key: str
+    name: str
     expected: bytes
     told: str
     held: str
@@ -85,11 +87,10 @@ class Outbox:
         names = [keys.OUTBOX, keys.NEWEST_SUMMARY, keys.OUTBOX_ACCOUNT]
         args: list[str | bytes | int] = []
         for alert in alerts:
-            names.append(keys.cooldown(alert.experiment_id, alert.alert_type, alert.fingerprint))
-            names.append(keys.alert_state(alert.experiment_id))
+            state = alert.state or StateChange(keys.alert_state(alert.experiment_id), "", b"", "", "")
+            names += [keys.cooldown(alert.experiment_id, alert.alert_type, alert.fingerprint), state.key]
             args += [alert.alert_id, alert.cooldown_seconds, alert.data, alert.at_ms]
-            state = alert.state or StateChange("", b"", "", "")
-            args += [state.fingerprint, state.expected, state.told, state.held, int(alert.replaces)]
+            args += [state.name, state.expected, state.told, state.held, int(alert.replaces)]
         reply = await scripts.run(self._client, "raise_alerts", names, args)
         return [int(outcome) for outcome in reply]
 

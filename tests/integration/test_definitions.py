@@ -74,7 +74,8 @@ async def told(client: Redis) -> dict[str, set[str]]:
     """Criteria that were told, by experiment."""
     found: dict[str, set[str]] = {}
     for alert in await alerts(client):
-        found.setdefault(alert["experiment_id"], set()).add(alert["criterion"])
+        if "criterion" in alert:
+            found.setdefault(alert["experiment_id"], set()).add(alert["criterion"])
     return found
 
 
@@ -202,8 +203,16 @@ async def test_a_completed_experiment_is_judged_once_more_literally_and_then_nev
             await eventually(lambda: client.hexists("redis_agent:finals", "exp"), 15, what="the last judgement")
             final = {"replies / emails_sent > 5%", "replies <= 5 (failure_threshold)"}
             assert await told(client) == {"exp": final}
-            values = {a["criterion"]: a["value"] for a in await alerts(client)}
+            *others, completed = await alerts(client)
+            values = {a["criterion"]: a["value"] for a in others}
             assert values == {"replies / emails_sent > 5%": 0.3, "replies <= 5 (failure_threshold)": 3}
+            assert (completed["type"], completed["severity"]) == ("experiment_completed", "info")
+            assert [(v["criterion"], v["state"]) for v in completed["verdicts"]] == [
+                ("replies / emails_sent > 5%", "met"),
+                ("replies >= 100", "not_met"),
+                ("replies <= 5 (failure_threshold)", "met"),
+            ]
+            assert "1 of 2 success criteria met; 1 of 1 failure criteria met" in completed["message"]
 
             # Neither more events nor another process, nor time, tell it again.
             assert await first.terminate() == 0
@@ -213,7 +222,7 @@ async def test_a_completed_experiment_is_judged_once_more_literally_and_then_nev
                 await publish(client, event="reply", count=1)
                 await settled(client, n)
                 await swept_twice(client)
-            assert len(await alerts(client)) == 2
+            assert len(await alerts(client)) == 3
 
             # It goes on, and is completed once more.
             await client.hset("experiments:exp", "state", "running")
@@ -226,6 +235,8 @@ async def test_a_completed_experiment_is_judged_once_more_literally_and_then_nev
             await eventually(lambda: told_by(client, "exp", "replies >= 100"), 10, what="it is judged again")
             await client.hset("experiments:exp", "state", "completed")
             await eventually(lambda: client.hexists("redis_agent:finals", "exp"), 15, what="the next last judgement")
+            kinds = [a["type"] for a in await alerts(client)]
+            assert kinds.count("experiment_completed") == 1, "once for each experiment"
     finally:
         agents.end()
         for log in agents.logs():
@@ -240,6 +251,33 @@ async def swept_twice(client: Redis) -> None:
             return await client.hget("redis_agent:scheduler", "swept_ms") != before
 
         await eventually(swept, what="a sweep")
+
+
+@pytest.mark.parametrize("ending", ["event", "runs"])
+async def test_an_experiment_that_events_end_is_told_as_completed_once_with_the_run(
+    agents: Agents, client: Redis, ending: str
+) -> None:
+    definition = {"state": "running", "success_criteria": '["replies >= 3"]', "execution": '{"max_runs": 2}'}
+    await define(client, "exp", definition)
+    await agents.start(THRESHOLD_CHECK_INTERVAL_SECONDS=0.5).ready()
+    await agents.start("scheduler", "worker", THRESHOLD_CHECK_INTERVAL_SECONDS=0.5).ready()
+    await publish(client, event="reply", count=2)
+    await publish(client, event="run_completed", run_id="exp:1")
+    await settled(client, 2)
+    await swept_twice(client)
+    assert await alerts(client) == []
+
+    name = "experiment_completed" if ending == "event" else "run_completed"
+    await publish(client, event=name, run_id="exp:2", timestamp=1705320123.4)
+    await eventually(lambda: client.hexists("redis_agent:completions", "exp"), 20, what="the completion is told")
+    await publish(client, event=name, run_id="exp:3")
+    await settled(client, 4)
+    await swept_twice(client)
+
+    (alert,) = await alerts(client)
+    assert (alert["type"], alert["run_id"]) == ("experiment_completed", "exp:2")
+    assert [v["state"] for v in alert["verdicts"]] == ["not_met"]
+    assert await client.hget("redis_agent:completions", "exp") == alert["alert_id"]
 
 
 async def test_the_last_judgement_waits_for_events_that_are_in_the_stream(agents: Agents, client: Redis) -> None:

@@ -50,8 +50,8 @@ def alert(number: int, *, experiment: str = "e", state: StateChange | None = Non
     return Raise(experiment, "success_threshold", f"f{number}", 100, f"id{number}", f"data {number}", 5, state)
 
 
-def change(number: int, told: str, *, expected: bytes = b"", held: str = "held") -> StateChange:
-    return StateChange(f"f{number}", expected, told, held)
+def change(number: int, told: str, *, experiment: str = "e", expected: bytes = b"", held: str = "held") -> StateChange:
+    return StateChange(keys.alert_state(experiment), f"f{number}", expected, told, held)
 
 
 def update(experiment: str, **counters: int) -> ExperimentUpdate:
@@ -460,7 +460,7 @@ async def test_wrong_type_under_one_experiments_alert_state_costs_only_that_stat
     await raw.rpush(keys.alert_state("bad"), "x")
     await raw.lpush(keys.cooldown("odd", "success_threshold", "f2"), "x")
     raised = await Outbox(raw).raise_(
-        [alert(1, experiment="bad", state=change(1, "s")), alert(2, experiment="odd"), alert(3)]
+        [alert(1, experiment="bad", state=change(1, "s", experiment="bad")), alert(2, experiment="odd"), alert(3)]
     )
     assert raised == [0, 1, 0]
     assert await Outbox(raw).states(["bad"]) == {"bad": {}}

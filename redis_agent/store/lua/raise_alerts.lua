@@ -3,7 +3,7 @@
 --
 -- A state is decided on by whoever has read it. When it is another by now, somebody else was quicker: nothing is done,
 -- and the caller reads and decides again. Two that race tell a crossing once.
--- KEYS: outbox, newest_summary, account, then for each alert: cooldown, alert_state
+-- KEYS: outbox, newest_summary, account, then for each alert: cooldown, states
 -- ARGV: for each alert: alert_id, cooldown_seconds, data, at_ms, state_field, expected, told, held, replaces
 --       (an empty state_field has no state; expected is the state that was decided on, told is the one to keep when the
 --       alert is raised, held when it is not, and empty is none; empty data only changes the state to held; replaces is
