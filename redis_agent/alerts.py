@@ -103,11 +103,13 @@ class Told:
     Attributes:
         type, severity: of the fixed sets, or "other".
         alert_id: its own, or "?".
+        experiment_id: its own, or "".
     """
 
     type: str
     severity: str
     alert_id: str
+    experiment_id: str = ""
 
 
 def told(data: str) -> Told:
@@ -121,6 +123,7 @@ def told(data: str) -> Told:
         type=kind if kind in _KNOWN_TYPES else "other",
         severity=severity if severity in set(Severity) else "other",
         alert_id=alert_id,
+        experiment_id=str(alert.get("experiment_id", "")),
     )
 
 

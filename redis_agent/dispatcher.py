@@ -22,7 +22,7 @@ from redis_agent.log import Throttle
 from redis_agent.store.durability import Durability
 from redis_agent.store.group import Created
 from redis_agent.store.lease import Leadership
-from redis_agent.store.outbox import FENCED, GIVEN_UP, NOT_PENDING, SUPERSEDED, Delivery, OutboxEntry
+from redis_agent.store.outbox import FENCED, GIVEN_UP, NOT_PENDING, SILENCED, SUPERSEDED, Delivery, OutboxEntry
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.telemetry import Liveness, Telemetry
 
@@ -107,7 +107,12 @@ class Dispatcher:
             while not stop.is_set() and self._leadership.value == lease:
                 self._liveness.beat("dispatcher")
                 outcome = await self._delivery.deliver(
-                    lease, entry, ttl_ms=self._ttl_ms, replaceable=about.type == AlertType.SUMMARY
+                    lease,
+                    entry,
+                    ttl_ms=self._ttl_ms,
+                    replaceable=about.type == AlertType.SUMMARY,
+                    experiment_id=about.experiment_id,
+                    alert_type=about.type,
                 )
                 if outcome == FENCED:
                     self._leadership.lose("fenced")
@@ -136,10 +141,12 @@ class Dispatcher:
         """Count and say what became of an alert."""
         if outcome == NOT_PENDING:
             return  # somebody else's delivery, or trimmed and counted there
-        words = {GIVEN_UP: "undelivered", SUPERSEDED: "superseded"}
+        words = {GIVEN_UP: "undelivered", SUPERSEDED: "superseded", SILENCED: "silenced"}
         self._telemetry.alerts.labels(about.type, about.severity, words.get(outcome, "sent")).inc()
         now_ms = self._clock.now_ms()
-        if outcome == SUPERSEDED:
+        if outcome == SILENCED:
+            self._log.info("alert_silenced", alert_id=about.alert_id, experiment_id=about.experiment_id)
+        elif outcome == SUPERSEDED:
             self._log.info("alert_superseded", alert_id=about.alert_id)
         elif outcome == GIVEN_UP:
             waited_ms = now_ms - int(entry.id.partition("-")[0])

@@ -10,7 +10,7 @@ until the criterion has held without a break for as long as its wait, and for an
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -219,6 +219,15 @@ def decide(
         rises=() if reason in (Reason.FLAPS, Reason.SETTLED) else state.rises,
     )
     return Decision(reason, state, told, policy.wait_ms(told.told) if sure else policy.early_wait_ms)
+
+
+def inhibits_anomalies(failures: Iterable[CriterionState]) -> bool:
+    """Whether an experiment's anomalies are muted: while one of its failure criteria holds, and was told.
+
+    Args:
+        failures: the states of its criteria of failure.
+    """
+    return any(state.active and state.open for state in failures)
 
 
 def _over(state: CriterionState, *, now_ms: int, events: int, policy: Policy, tell_cleared: bool) -> Decision:

@@ -26,7 +26,7 @@ from redis_agent.judge import Item, Judge, Judgement
 from redis_agent.store.aggregates import Aggregates
 from redis_agent.store.housekeeping import Housekeeping, SummaryMark
 from redis_agent.store.lease import Leadership
-from redis_agent.store.outbox import Outbox, Raise
+from redis_agent.store.outbox import SILENCED, Outbox, Raise
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.summary import Subject, plain_summary
 from redis_agent.telemetry import Liveness, Telemetry
@@ -274,8 +274,12 @@ class Scheduler:
             at_ms=0,
             replaces=True,
         )
-        if await self._outbox.raise_([raised]) == [0]:
+        (outcome,) = await self._outbox.raise_([raised])
+        if outcome == 0:
             self._log.info("alert_raised", alert=alert.as_json())
+        elif outcome == SILENCED:
+            self._telemetry.alerts.labels(alert.type.value, alert.severity.value, "silenced").inc()
+            self._log.info("alert_silenced", alert=alert.as_json())
 
     # Housekeeping ------------------------------------------------------------------------------------------
 

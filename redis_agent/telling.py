@@ -24,7 +24,7 @@ from redis_agent.alerts import (
 from redis_agent.clock import Clock
 from redis_agent.lifecycle import CriterionState, Decision, Level, Policy, Reason, decide
 from redis_agent.store import keys
-from redis_agent.store.outbox import NOTED, OVERTAKEN, Outbox, Raise, StateChange
+from redis_agent.store.outbox import NOTED, OVERTAKEN, SILENCED, Outbox, Raise, StateChange
 from redis_agent.telemetry import Telemetry
 
 # A cooldown that is known to run is not asked for again for so long, at most.
@@ -115,7 +115,8 @@ class Teller:
             alert_id=alert.alert_id,
             data=alert.dumps(),
             at_ms=0,
-            state=StateChange(keys.COMPLETIONS, experiment_id, b"", alert.alert_id, ""),
+            # What is muted is not told later: it is no news then.
+            state=StateChange(keys.COMPLETIONS, experiment_id, b"", alert.alert_id, alert.alert_id),
         )
         await self._take([_Step(change, alert)])
 
@@ -193,10 +194,21 @@ class Teller:
                 continue
             elif outcome == 0:
                 self._log.info("alert_raised", alert=step.alert.as_json())
+            elif outcome == SILENCED:
+                self._cooling[_cooling_key(step.change)] = now + _COOLDOWN_MEMORY_SECONDS
+                self._say_silenced(step)
             else:
                 self._cooling[_cooling_key(step.change)] = now + min(outcome / 1000, _COOLDOWN_MEMORY_SECONDS)
                 self._count(step.alert.type, step.alert.severity, "cooldown")
         return overtaken
+
+    def _say_silenced(self, step: _Step) -> None:
+        """Count and log what was muted, once for each change of the state."""
+        change, alert = step.change.state, step.alert
+        if change is None or alert is None or change.held.encode() == change.expected:
+            return
+        self._count(alert.type, alert.severity, "silenced")
+        self._log.info("alert_silenced", alert=alert.as_json())
 
     def _count(self, kind: AlertType, severity: Severity, outcome: str) -> None:
         self._telemetry.alerts.labels(kind.value, severity.value, outcome).inc()

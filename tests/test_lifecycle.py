@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_agent.lifecycle import CALM_MS, DAY_MS, SETTLED_MS, CriterionState, Level, Policy, Reason, decide
+from redis_agent.lifecycle import (
+    CALM_MS,
+    DAY_MS,
+    SETTLED_MS,
+    CriterionState,
+    Level,
+    Policy,
+    Reason,
+    decide,
+    inhibits_anomalies,
+)
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -150,6 +160,19 @@ def test_metric_that_flaps_around_its_threshold_all_day_is_a_handful_of_messages
     assert len(criterion.told) <= 5, criterion.told
     assert [reason for _, reason in criterion.told].count(Reason.FLAPS) == 1
     print(f"{rises} rises in a day; told (minute, why): {[(m, str(r)) for m, r in criterion.told]}")
+
+
+def test_failure_that_was_told_mutes_anomalies_as_long_as_it_holds() -> None:
+    criterion = Criterion()
+    assert not inhibits_anomalies([])
+    assert not inhibits_anomalies([criterion.state])
+    criterion.see(MET)
+    assert inhibits_anomalies([CriterionState(), criterion.state])
+    criterion.see(OFF)
+    assert not inhibits_anomalies([criterion.state])
+    silent = Criterion(replace(POLICY, early=False))
+    silent.see(EARLY)
+    assert not inhibits_anomalies([silent.state]), "what nobody was told of explains nothing"
 
 
 def test_aggregate_older_than_the_one_that_was_judged_decides_nothing() -> None:

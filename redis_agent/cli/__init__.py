@@ -23,10 +23,11 @@ from redis_agent.cli.pending import pending
 from redis_agent.cli.publish import publish
 from redis_agent.cli.replay import replay
 from redis_agent.cli.run import run
+from redis_agent.cli.silence import silence
 from redis_agent.cli.status import status
 
 _COMMANDS = (
-    run, demo, publish, status, experiments, alerts, pending, dead_letters, check, replay,
+    run, demo, publish, status, experiments, alerts, pending, dead_letters, check, silence, replay,
 )  # fmt: skip
 
 

@@ -44,6 +44,8 @@ LEASE_DISPATCHER = "redis_agent:lease:dispatcher"  # STRING "token:owner" with a
 # What readers list as metrics_aggregated:* and experiments:*; the rest of the key is the id.
 AGGREGATE_PREFIX = "metrics_aggregated:"
 EXPERIMENT_PREFIX = "experiments:"
+SILENCE_PREFIX = "redis_agent:silence:"
+ANY_TYPE = "any"
 
 
 def bridge_control(database: int) -> str:
@@ -94,6 +96,11 @@ def cooldown(experiment_id: str, alert_type: str, fingerprint: str) -> str:
 def error_burst(experiment_id: str) -> str:
     """STRING with a TTL: how many different error alerts this experiment has had lately."""
     return f"redis_agent:cooldown:{experiment_id}:error:burst"
+
+
+def silence(experiment_id: str, alert_type: str | None) -> str:
+    """STRING with a TTL: when the silence began. None is every type; no type has a colon, but ids may."""
+    return f"{SILENCE_PREFIX}{alert_type or ANY_TYPE}:{experiment_id}"
 
 
 def alert_state(experiment_id: str) -> str:

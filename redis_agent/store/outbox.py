@@ -68,6 +68,7 @@ class OutboxEntry:
 # What raising can come to, where it is not 0 (raised) or the ms of a cooldown.
 NOTED = -1  # the state was changed, and there was nothing to tell
 OVERTAKEN = -2  # the state was another than expected: nothing was done
+SILENCED = -5  # somebody muted it: also what delivering can come to
 
 # What delivering can come to, where it is not a number of receivers.
 NOT_PENDING = -1
@@ -89,6 +90,7 @@ class Outbox:
         for alert in alerts:
             state = alert.state or StateChange(keys.alert_state(alert.experiment_id), "", b"", "", "")
             names += [keys.cooldown(alert.experiment_id, alert.alert_type, alert.fingerprint), state.key]
+            names += [keys.silence(alert.experiment_id, kind) for kind in (None, alert.alert_type)]
             args += [alert.alert_id, alert.cooldown_seconds, alert.data, alert.at_ms]
             args += [state.name, state.expected, state.told, state.held, int(alert.replaces)]
         reply = await scripts.run(self._client, "raise_alerts", names, args)
@@ -158,7 +160,16 @@ class Delivery:
         )  # fmt: skip
         return _alerts(reply[0][1]) if reply else []
 
-    async def deliver(self, lease_value: str, entry: OutboxEntry, *, ttl_ms: int, replaceable: bool) -> int:
+    async def deliver(
+        self,
+        lease_value: str,
+        entry: OutboxEntry,
+        *,
+        ttl_ms: int,
+        replaceable: bool,
+        experiment_id: str = "",
+        alert_type: str = "",
+    ) -> int:
         """Publish and ack in one step; the receivers, 0 for none (nothing changed), or a negative code.
 
         Args:
@@ -166,10 +177,12 @@ class Delivery:
             entry: the oldest alert that is pending.
             ttl_ms: older than this and without a receiver, it is given up. By the server's clock.
             replaceable: whether a newer summary in the outbox makes this one needless.
+            experiment_id: whose alert it is, which may be muted.
+            alert_type: of which type, which may be muted.
         """
         args = [lease_value, keys.DISPATCHER_GROUP, entry.id, self._channel, entry.data, ttl_ms, int(replaceable)]
         names = [keys.LEASE_DISPATCHER, keys.OUTBOX, keys.OUTBOX_FLOOR, keys.UNDELIVERED, keys.NEWEST_SUMMARY]
-        names.append(keys.OUTBOX_ACCOUNT)
+        names += [keys.OUTBOX_ACCOUNT, keys.silence(experiment_id, None), keys.silence(experiment_id, alert_type)]
         return int(await scripts.run(self._client, "deliver_alert", names, args))
 
 

@@ -21,6 +21,7 @@ NAMES = [
     "pending",
     "dead-letters",
     "check",
+    "silence",
     "replay",
 ]
 

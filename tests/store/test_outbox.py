@@ -13,11 +13,14 @@ from redis.exceptions import OutOfMemoryError
 from redis_agent.alerts import Told, told
 from redis_agent.store import keys
 from redis_agent.store.lease import Lease
-from redis_agent.store.outbox import SUPERSEDED, Delivery, Outbox, OutboxEntry, Raise
+from redis_agent.store.outbox import SILENCED, SUPERSEDED, Delivery, Outbox, OutboxEntry, Raise
+from redis_agent.store.silences import Silences
 from tests.waiting import eventually
 
 CHANNEL = "test:orchestrator"
 LONG_MS = 3_600_000
+# Experiment and type of alerts, in their order.
+MUTED = (("e", "error"), ("e", "anomaly"), ("a", "error"), ("a:error", "anomaly"))
 
 
 def error(number: int) -> Raise:
@@ -38,8 +41,15 @@ class Leader:
         self.delivery = Delivery(reader=raw, client=raw, consumer="me", channel=CHANNEL)
 
     async def deliver(self, entry: OutboxEntry, ttl_ms: int = LONG_MS) -> int:
-        replaceable = told(entry.data).type == "periodic_summary"
-        return await self.delivery.deliver(self.value, entry, ttl_ms=ttl_ms, replaceable=replaceable)
+        about = told(entry.data)
+        return await self.delivery.deliver(
+            self.value,
+            entry,
+            ttl_ms=ttl_ms,
+            replaceable=about.type == "periodic_summary",
+            experiment_id=about.experiment_id,
+            alert_type=about.type,
+        )
 
     async def deliver_all(self) -> list[int]:
         """As the dispatcher does it: what is read is pending, what is pending is delivered in order."""
@@ -105,6 +115,19 @@ async def test_summary_is_delivered_when_there_is_no_newer_one_to_read(
     async with listening(raw) as heard:
         await leader.deliver_all()
     assert heard == (["s1"] if in_the_way == "gone" else ["s1", "s2"])
+
+
+async def test_muted_alert_is_not_delivered_and_holds_nothing_up(raw: Redis, leader: Leader) -> None:
+    silences = Silences(raw)
+    await silences.add("a:error", None, seconds=100, since="now")  # not the errors of "a"
+    await silences.add("e", "error", seconds=100, since="now")
+    data = [json.dumps({"type": kind, "experiment_id": e, "alert_id": e + kind}) for e, kind in MUTED]
+    await Outbox(raw).raise_([Raise("x", "x", str(n), 100, str(n), text, 0) for n, text in enumerate(data)])
+    async with listening(raw) as heard:
+        assert await leader.deliver_all() == [SILENCED, 1, 1, SILENCED]
+    assert heard == ["eanomaly", "aerror"]
+    assert await raw.scard(keys.UNDELIVERED) == 2
+    assert (await raw.xpending(keys.OUTBOX, keys.DISPATCHER_GROUP))["pending"] == 0
 
 
 async def test_summary_that_was_given_up_counts_as_delivered_nowhere(raw: Redis, leader: Leader) -> None:

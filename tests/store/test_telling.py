@@ -13,11 +13,13 @@ from redis_agent.clock import Clock
 from redis_agent.lifecycle import Level, Policy
 from redis_agent.store import keys
 from redis_agent.store.outbox import Outbox
+from redis_agent.store.silences import Silences
 from redis_agent.telemetry import Telemetry
 from redis_agent.telling import Finding, Teller
 
 START_MS = 1_769_940_000_000
 MINUTE = 60_000
+TELEMETRY = Telemetry()
 
 
 class Simulated(Clock):
@@ -55,7 +57,7 @@ def clock() -> Simulated:
 def teller(raw: Redis, clock: Clock, *, notify_cleared: bool = False) -> Teller:
     return Teller(
         outbox=Outbox(raw),
-        telemetry=Telemetry(),
+        telemetry=TELEMETRY,
         clock=clock,
         policy=Policy(cooldown_ms=5 * MINUTE, backoff=2.0, early=True),
         notify_cleared=notify_cleared,
@@ -87,6 +89,34 @@ async def test_cleared_failure_is_told_once_if_that_is_wanted(raw: Redis, clock:
     if wanted:
         assert (alerts[1]["severity"], alerts[1]["criterion"]) == ("info", "bounce_rate > 0.05")
         assert "not met any more" in alerts[1]["message"]
+
+
+@pytest.mark.parametrize("kind", [None, "failure_threshold"])
+async def test_muted_crossing_is_told_when_the_silence_is_over(raw: Redis, clock: Simulated, kind: str | None) -> None:
+    silences = Silences(raw)
+    await silences.add("e", kind, seconds=100, since="now")
+    await silences.add("e", "error", seconds=100, since="now")
+    assert [(s.experiment_id, s.type) for s in await silences.all()] == [
+        ("e", None if kind is None else "error"),
+        ("e", "error" if kind is None else kind),
+    ]
+    before = silenced()
+    for n in range(3):
+        await teller(raw, clock).tell([finding(Level.CONFIRMED, experiment=e, events=n) for e in ("e", "other")])
+    assert [alert["experiment_id"] for alert in await told(raw)] == ["other"]
+    assert silenced() == before + 1, "once for each crossing"
+    assert not await raw.exists(keys.cooldown("e", "failure_threshold", "f"))
+    assert await silences.remove("e", kind)
+    assert not await silences.remove("e", kind)
+    await teller(raw, clock).tell([finding(Level.CONFIRMED, events=9)])
+    assert [alert["experiment_id"] for alert in await told(raw)] == ["other", "e"]
+
+
+def silenced() -> float:
+    sample = TELEMETRY.registry.get_sample_value(
+        "redis_agent_alerts_total", {"type": "failure_threshold", "severity": "high", "outcome": "silenced"}
+    )
+    return sample or 0.0
 
 
 async def test_crossing_whose_state_was_lost_is_held_back_by_its_cooldown(raw: Redis, clock: Simulated) -> None:

@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
 -- Publish one alert of the outbox and ack it when somebody received it; or be done with it because nobody listened for
--- too long, or because a newer summary says what it says. Sent again after a lost reply, it finds the entry acked and
+-- too long, or because a newer summary says what it says, or somebody muted it. Sent again after a lost reply, it finds the entry acked and
 -- publishes nothing. Also while the server is out of memory: what it writes does not grow.
--- KEYS: lease, outbox, floor, undelivered, newest_summary, account
+-- KEYS: lease, outbox, floor, undelivered, newest_summary, account, silence, silence_of_type
 -- ARGV: lease_value, group, entry_id, channel, payload, ttl_ms, replaceable ('1' for a periodic summary)
 -- returns: receivers (> 0: delivered and acked; 0: nobody listened, nothing changed),
 --          -1 when the entry is no longer pending, -2 when the lease is not ours,
---          -3 given up after ttl_ms without a receiver, -4 superseded by a newer summary (both acked and marked)
+--          -3 given up after ttl_ms without a receiver, -4 superseded by a newer summary (both acked and marked),
+--          -5 silenced (likewise)
 -- cost: O(S) for S subscribers
 local OUTBOX, group, id = KEYS[2], ARGV[2], ARGV[3]
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
@@ -39,6 +40,13 @@ if ARGV[7] == '1' then
       return -4
     end
   end
+end
+
+local muted = redis.pcall('EXISTS', KEYS[7], KEYS[8])
+if type(muted) == 'number' and muted > 0 then
+  redis.pcall('SADD', KEYS[4], id)
+  done()
+  return -5
 end
 
 local receivers = redis.call('PUBLISH', ARGV[4], ARGV[5])

@@ -3,13 +3,13 @@
 --
 -- A state is decided on by whoever has read it. When it is another by now, somebody else was quicker: nothing is done,
 -- and the caller reads and decides again. Two that race tell a crossing once.
--- KEYS: outbox, newest_summary, account, then for each alert: cooldown, states
+-- KEYS: outbox, newest_summary, account, then for each alert: cooldown, states, silence, silence_of_type
 -- ARGV: for each alert: alert_id, cooldown_seconds, data, at_ms, state_field, expected, told, held, replaces
 --       (an empty state_field has no state; expected is the state that was decided on, told is the one to keep when the
 --       alert is raised, held when it is not, and empty is none; empty data only changes the state to held; replaces is
 --       '1' for a summary: older ones need no delivery any more)
 -- returns: for each alert 0 if raised, the ms that a running cooldown still lasts (at least 1), -1 if there was nothing
---          to raise, -2 if the state was not the expected one
+--          to raise, -2 if the state was not the expected one, -5 if it is muted (held is kept)
 -- cost: O(N) for N alerts
 redis.call('XLEN', KEYS[1]) -- an outbox of the wrong type must fail before a cooldown is set
 -- A stream that was deleted goes on after the last id that was given out, so that no id is given out twice and none
@@ -39,12 +39,21 @@ local function keep(key, field, state)
   end
 end
 
-local function raise(cooldown, state_key, alert_id, seconds, data, at_ms, field, expected, told, held, replaces)
+-- Without the right to ask nothing is muted here.
+local function is_muted(silence, silence_of_type)
+  local muted = redis.pcall('EXISTS', silence, silence_of_type)
+  return type(muted) == 'number' and muted > 0
+end
+
+local function raise(cooldown, state_key, muted, alert_id, seconds, data, at_ms, field, expected, told, held, replaces)
   if field ~= '' and not expects(state_key, field, expected) then
     return -2
   elseif data == '' then
     keep(state_key, field, held)
     return -1
+  elseif muted then
+    keep(state_key, field, held)
+    return -5
   elseif not redis.call('SET', cooldown, alert_id, 'NX', 'EX', seconds) then
     keep(state_key, field, held)
     return math.max(1, redis.call('PTTL', cooldown))
@@ -62,6 +71,8 @@ end
 
 local outcomes = {}
 for n = 1, #ARGV / 9 do
-  outcomes[n] = raise(KEYS[2 + 2 * n], KEYS[3 + 2 * n], unpack(ARGV, 9 * n - 8, 9 * n))
+  local key = 4 * n
+  local muted = is_muted(KEYS[key + 2], KEYS[key + 3])
+  outcomes[n] = raise(KEYS[key], KEYS[key + 1], muted, unpack(ARGV, 9 * n - 8, 9 * n))
 end
 return outcomes

@@ -1,0 +1,142 @@
+"""`redis-agent silence`: mute the alerts of an experiment for a time."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from redis_agent.cli.options import Command, json_option, redis_url_option
+from redis_agent.cli.output import Table, age, print_json, say, show
+
+if TYPE_CHECKING:
+    from redis_agent.cli.session import Session
+
+_TYPES = (
+    "success_threshold", "failure_threshold", "error", "anomaly", "periodic_summary", "experiment_completed", "cleared",
+)  # fmt: skip
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_LONGEST_SECONDS = 365 * 86_400
+
+
+class Duration(click.ParamType[int]):
+    """A time such as `2h`, `90s` or `1d12h`, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it.
+
+        Raises:
+            click.BadParameter: it is none, or longer than a year.
+        """
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().lower()
+        parts = re.findall(r"([0-9]{1,9})([smhdw])", text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            self.fail(f"{value!r} is no time such as 90s, 30m, 2h, 1d12h or 1w", param, ctx)
+        seconds = sum(int(number) * _UNITS[unit] for number, unit in parts)
+        if not 1 <= seconds <= _LONGEST_SECONDS:
+            self.fail("a silence lasts between a second and 365 days", param, ctx)
+        return seconds
+
+
+@click.command(cls=Command)
+@click.argument("experiment", metavar="[ID]", required=False)
+@click.option(
+    "--type", "alert_type", type=click.Choice(_TYPES), metavar="TYPE", help=f"Only one of: {', '.join(_TYPES)}."
+)
+@click.option("--for", "seconds", type=Duration(), metavar="TIME", help="How long: 90s, 30m, 2h, 1d12h, 1w.")
+@click.option("--list", "listing", is_flag=True, help="Show the silences that last.")
+@click.option("--remove", is_flag=True, help="End the silence.")
+@json_option
+@redis_url_option
+def silence(
+    *,
+    experiment: str | None,
+    alert_type: str | None,
+    seconds: int | None,
+    listing: bool,
+    remove: bool,
+    as_json: bool,
+    redis_url: str | None,
+) -> None:
+    """Mute the alerts of an experiment, or one type of them, for a time; `all` is the experiment of summaries.
+
+    Muted alerts are not delivered, also such as wait already. A criterion that rose meanwhile, and is still met when
+    the silence is over, is told then.
+
+    Examples:
+        redis-agent silence exp_test --for 2h
+        redis-agent silence exp_test --type error --for 1d12h
+        redis-agent silence --list --json
+        redis-agent silence exp_test --remove
+    """
+    if sum((listing, remove, seconds is not None)) != 1:
+        raise click.UsageError("give one of --for TIME, --list and --remove")
+    if listing:
+        _list(redis_url, experiment, as_json=as_json)
+        return
+    if not experiment:
+        raise click.UsageError("which experiment? `redis-agent experiments` lists them")
+    if seconds is None:
+        _remove(redis_url, experiment, alert_type, as_json=as_json)
+    else:
+        _add(redis_url, experiment, alert_type, seconds, as_json=as_json)
+
+
+def _add(redis_url: str | None, experiment: str, alert_type: str | None, seconds: int, *, as_json: bool) -> None:
+    from redis_agent.cli.session import with_redis
+    from redis_agent.clock import Clock, iso_from_ms
+    from redis_agent.store.silences import Silences
+
+    now_ms = Clock().now_ms()
+    until = iso_from_ms(now_ms + 1000 * seconds)
+
+    async def work(session: "Session") -> None:
+        silences = Silences(session.client)
+        await silences.add(experiment, alert_type, seconds=seconds, since=iso_from_ms(now_ms))
+
+    with_redis(redis_url, work)
+    if as_json:
+        print_json({"experiment_id": experiment, "type": alert_type, "until": until})
+    else:
+        say(f"{experiment}: {alert_type or 'all alerts'} muted until {until}")
+
+
+def _remove(redis_url: str | None, experiment: str, alert_type: str | None, *, as_json: bool) -> None:
+    from redis_agent.cli.session import with_redis
+    from redis_agent.store.silences import Silences
+
+    async def work(session: "Session") -> bool:
+        return await Silences(session.client).remove(experiment, alert_type)
+
+    if not with_redis(redis_url, work):
+        raise click.ClickException(f"there is no such silence of {experiment} (see redis-agent silence --list)")
+    if as_json:
+        print_json({"experiment_id": experiment, "type": alert_type, "removed": True})
+    else:
+        say(f"{experiment}: {alert_type or 'all alerts'} no longer muted")
+
+
+def _list(redis_url: str | None, experiment: str | None, *, as_json: bool) -> None:
+    from redis_agent.cli.session import with_redis
+    from redis_agent.store.silences import Silence, Silences
+
+    async def work(session: "Session") -> list[Silence]:
+        found = await Silences(session.client).all()
+        return [one for one in found if experiment in (None, one.experiment_id)]
+
+    found = with_redis(redis_url, work)
+    if as_json:
+        names = ("experiment_id", "type", "left_seconds", "since")
+        print_json([{name: getattr(one, name) for name in names} for one in found])
+        return
+    if not found:
+        say("no silences")
+        return
+    table = Table(["experiment", "type", "since", ">left"])
+    for one in found:
+        left = "for ever" if one.left_seconds is None else age(one.left_seconds)
+        table.add(one.experiment_id, one.type or "all", one.since, left)
+    show(table)
