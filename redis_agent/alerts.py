@@ -17,6 +17,8 @@ from redis_agent.lifecycle import FLAPS, Reason
 SOURCE = "redis_agent"
 # An alert is pasted into a prompt whole; texts from events are cut to this many characters.
 MAX_TEXT = 500
+# Whole numbers below this are shown as such.
+_WHOLE = 1e15
 # Verdicts that a completion lists; those beyond are counted.
 MAX_VERDICTS = 50
 # Alerts that concern no single experiment.
@@ -140,6 +142,9 @@ class Crossing:
         interval: where the rate lies, if it is one.
         evidence: "fact", "early" or "confirmed".
         reason: one sentence with the numbers.
+        successes: among the samples; None where the value is no rate that was tested.
+        scale: what a ratio of 1 reads as in value, threshold and interval.
+        confidence: of the interval.
     """
 
     kind: str
@@ -153,6 +158,9 @@ class Crossing:
     interval: tuple[float, float] | None
     evidence: str | None
     reason: str
+    successes: int | None = None
+    scale: float = 1.0
+    confidence: float | None = None
 
     @property
     def early(self) -> bool:
@@ -192,9 +200,8 @@ def threshold_alert(
     """
     success = crossing.kind == "success"
     early = crossing.early
-    kind = "success" if success else "failure"
-    lead = f"{experiment_id}: {kind} criterion {'looks' if early else 'is'} met"
-    message = f"{lead} ({_cut(crossing.criterion, 200)}). {_cut(crossing.reason, MAX_TEXT)}{_course(why, since)}"
+    verdict = f"The {crossing.kind} criterion ({_cut(crossing.criterion, 200)}) {'looks' if early else 'is'} met"
+    message = f"{experiment_id}: {_finding(crossing)}. {verdict}{_course(why, since)}."
     return Alert(
         alert_id=alert_id,
         type=crossing.alert_type,
@@ -222,15 +229,47 @@ def threshold_alert(
     )
 
 
+_SIDES = {">": "above", ">=": "at or above", "<": "below", "<=": "at or below"}
+
+
+def _finding(crossing: Crossing) -> str:
+    """What is, what was expected, from how many, and how sure; without a full stop.
+
+    A single comparison with a number is worded in full; what is more than that is said by its reason.
+    """
+    head, _, more = crossing.reason.partition("; ")
+    side = _SIDES.get(crossing.operator or "")
+    single = head.startswith(f"{crossing.metric} is ") and head.count(", ") == 1 and " and " not in crossing.reason
+    if not single or side is None or crossing.value is None or crossing.threshold is None:
+        return _cut(crossing.reason, MAX_TEXT)
+    rate = crossing.successes is not None and crossing.samples is not None
+    counts = f" ({crossing.successes} of {crossing.samples})" if rate else ""
+    value, threshold = (_shown(number, crossing, rate=rate) for number in (crossing.value, crossing.threshold))
+    metric = _cut(crossing.metric or "", 200)
+    said = f"{metric} {value}{counts} is {side} the {crossing.kind} threshold of {threshold}"
+    if crossing.interval is not None and crossing.confidence is not None:
+        low, high = (100 * end / crossing.scale for end in crossing.interval)
+        digits = 1 if high >= 1 else 4
+        more += f" ({100 * crossing.confidence:.4g} % interval {low:.{digits}f} to {high:.{digits}f} %)"
+    return f"{said}; {_cut(more, MAX_TEXT)}" if more else said
+
+
+def _shown(number: float, crossing: Crossing, *, rate: bool) -> str:
+    """A number for people: a rate in percent with three digits, anything else with six."""
+    if rate:
+        return f"{100 * number / crossing.scale:.3g} %"
+    return str(int(number)) if abs(number) < _WHOLE and number == int(number) else f"{number:.6g}"
+
+
 def cleared_alert(crossing: Crossing, *, experiment_id: str, alert_id: str, now: datetime) -> Alert:
     """The notice that a criterion is not met any more."""
-    lead = f"{experiment_id}: {crossing.kind} criterion is not met any more"
+    verdict = f"The {crossing.kind} criterion ({_cut(crossing.criterion, 200)}) is not met any more"
     return Alert(
         alert_id=alert_id,
         type=AlertType.CLEARED,
         experiment_id=experiment_id,
         severity=Severity.INFO,
-        message=f"{lead} ({_cut(crossing.criterion, 200)}). {_cut(crossing.reason, MAX_TEXT)}",
+        message=f"{experiment_id}: {_cut(crossing.reason, MAX_TEXT)}. {verdict}.",
         timestamp=now,
         fingerprint=crossing.fingerprint,
         details={

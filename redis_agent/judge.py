@@ -271,6 +271,7 @@ def derived_update(experiment: Experiment, fields: Mapping[str, str], max_fields
 
 def crossing(verdict: Verdict, evaluation: Evaluation) -> Crossing:
     """A verdict in the words of an alert."""
+    proof = evaluation.proof
     return Crossing(
         kind=verdict.kind,
         criterion=verdict.text,
@@ -283,6 +284,9 @@ def crossing(verdict: Verdict, evaluation: Evaluation) -> Crossing:
         interval=evaluation.interval,
         evidence=evaluation.evidence,
         reason=evaluation.reason,
+        successes=None if proof is None else proof.successes,
+        scale=evaluation.scale,
+        confidence=None if proof is None else 1 - proof.alpha,
     )
 
 

@@ -27,14 +27,14 @@ def crossing(**changes: Any) -> Crossing:
     given: dict[str, Any] = {
         "kind": "success", "criterion": "response_rate > 0.10", "fingerprint": "abc", "metric": "response_rate",
         "operator": ">", "threshold": 0.1, "value": 0.15, "samples": None, "interval": None, "evidence": "fact",
-        "reason": "response_rate is 0.15.",
+        "reason": "response_rate is 0.15, above 0.1",
     }  # fmt: skip
     return Crossing(**(given | changes))
 
 
-def threshold(reason: Reason = Reason.ROSE, since: datetime | None = None, **changes: Any) -> Alert:
+def threshold(why: Reason = Reason.ROSE, since: datetime | None = None, **changes: Any) -> Alert:
     found = crossing(**changes)
-    return threshold_alert(found, experiment_id="exp", alert_id="id", now=NOW, why=reason, since=since)
+    return threshold_alert(found, experiment_id="exp", alert_id="id", now=NOW, why=why, since=since)
 
 
 def error(**changes: Any) -> Alert:
@@ -47,7 +47,10 @@ def test_threshold_alert_has_every_field_of_the_contract() -> None:
     found = threshold().as_json()
     recommendation = found.pop("recommendation")
     assert recommendation
-    assert "response_rate is 0.15" in found.pop("message")
+    assert found.pop("message") == (
+        "exp: response_rate 0.15 is above the success threshold of 0.1. The success criterion (response_rate > 0.10)"
+        " is met."
+    )
     assert found == {
         "type": "success_threshold", "alert_type": "success_threshold", "experiment_id": "exp", "severity": "info",
         "priority": "low", "timestamp": "2026-02-01T10:00:00.123Z", "source": "redis_agent", "alert_id": "id",
@@ -80,15 +83,60 @@ def test_early_crossing_is_worded_as_one_and_does_not_hold_back_its_confirmation
     assert early.details["recommendation"] != confirmed.details["recommendation"]
 
 
+def rate(**changes: Any) -> Alert:
+    given: dict[str, Any] = {
+        "criterion": "Reply rate >= 8%", "metric": "reply_rate", "operator": ">=", "threshold": 0.08, "value": 0.112,
+        "samples": 250, "interval": (0.081, 0.15), "evidence": "confirmed", "successes": 28, "confidence": 0.95,
+        "reason": "reply_rate is 0.112 (28 of 250), at least 0.08; confirmed",
+    }  # fmt: skip
+    return threshold(**(given | changes))
+
+
+CONFIRMED = (
+    "reply_rate 11.2 % (28 of 250) is at or above the success threshold of 8 %; confirmed"
+    " (95 % interval 8.1 to 15.0 %). The success criterion (Reply rate >= 8%) is met."
+)
+EARLY = (
+    "reply_rate 0.01 % (28 of 280000) is below the failure threshold of 0.04 %; early, not yet confirmed"
+    " (95 % interval 0.0010 to 0.0700 %). The failure criterion (few) looks met."
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, CONFIRMED),
+        ({"value": 11.2, "threshold": 8.0, "interval": (8.1, 15.0), "scale": 100.0}, CONFIRMED),
+        ({"kind": "failure", "operator": "<", "threshold": 0.0004, "value": 0.0001, "interval": (0.00001, 0.0007),
+          "reason": "reply_rate is 0.0001 (28 of 280000), below 0.0004; early, not yet confirmed", "samples": 280_000,
+          "evidence": "early", "criterion": "few"},
+         EARLY),
+        ({"reason": "a is 1, above 0 and b is 2, above 1"},
+         "a is 1, above 0 and b is 2, above 1. The success criterion (Reply rate >= 8%) is met."),
+        ({"reason": "reply_rate is 0.112 (28 of 250), at least base, 0.08", "successes": None},
+         "reply_rate is 0.112 (28 of 250), at least base, 0.08. The success criterion (Reply rate >= 8%) is met."),
+        ({"operator": "==", "metric": "account_restricted", "reason": "account_restricted is true"},
+         "account_restricted is true. The success criterion (Reply rate >= 8%) is met."),
+        ({"metric": "replies", "value": 12.0, "threshold": 12.0, "reason": "replies is 12, at least 12",
+          "successes": None, "interval": None},
+         "replies 12 is at or above the success threshold of 12. The success criterion (Reply rate >= 8%) is met."),
+    ],
+)  # fmt: skip
+def test_message_says_what_is_what_was_expected_from_how_many_and_how_sure(
+    changes: dict[str, Any], message: str
+) -> None:
+    assert rate(**changes).message == f"exp: {message}"
+
+
 def test_alert_that_is_not_the_first_says_so() -> None:
     since = datetime(2026, 2, 1, 9, 30, tzinfo=UTC)
-    assert "since 2026-02-01 09:30 UTC" in threshold(reason=Reason.LASTS, since=since).message
-    found = threshold(reason=Reason.LASTS, since=since).as_json()
+    assert "since 2026-02-01 09:30 UTC" in threshold(why=Reason.LASTS, since=since).message
+    found = threshold(why=Reason.LASTS, since=since).as_json()
     assert (found["since"], found["repeated"]) == ("2026-02-01T09:30:00.000Z", True)
-    found = threshold(reason=Reason.FLAPS, since=since).as_json()
+    found = threshold(why=Reason.FLAPS, since=since).as_json()
     assert found["flapping"] is True
     assert "coming and going" in found["message"]
-    assert "came and went before" in threshold(reason=Reason.SETTLED, since=since).message
+    assert "came and went before" in threshold(why=Reason.SETTLED, since=since).message
 
 
 def test_what_is_not_known_is_left_out() -> None:

@@ -3,12 +3,15 @@
 import itertools
 import math
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from redis_agent.alerts import Crossing, threshold_alert
 from redis_agent.lifecycle import (
     CALM_MS,
     DAY_MS,
@@ -58,6 +61,7 @@ class Criterion:
         return decision.reason
 
 
+TOLD = frozenset({Reason.ROSE, Reason.LASTS, Reason.FLAPS, Reason.SETTLED})
 MET, EARLY, OFF = Level.CONFIRMED, Level.EARLY, Level.INACTIVE
 
 
@@ -147,19 +151,52 @@ def test_flapping_is_told_once_until_the_criterion_has_settled() -> None:
     assert not criterion.state.flapping
 
 
-def test_metric_that_flaps_around_its_threshold_all_day_is_a_handful_of_messages() -> None:
-    """A gauge around 5 % that is judged every ten seconds: a slow swing, a fast one, and something like noise."""
+def flapping_day() -> tuple[int, list[str]]:
+    """A gauge around 5 % that is judged every ten seconds: a slow swing, a fast one, and something like noise.
+
+    Returns:
+        how often it rose, and the messages that were told, each with its time.
+    """
     criterion = Criterion()
-    rises = 0
+    rises, messages = 0, []
     for second in range(0, 86_400, 10):
         swing = 0.6 * math.sin(second / 2_900) + 0.8 * math.sin(second / 210) + 0.9 * math.sin(second * second / 7_919)
-        level = MET if 5 + swing > 5 else OFF
+        value = round(0.05 + swing / 100, 4)
+        level = MET if value > 0.05 else OFF
         rises += level is MET and not criterion.state.active
-        criterion.see(level, after=10_000)
-    assert rises > 500
-    assert len(criterion.told) <= 5, criterion.told
-    assert [reason for _, reason in criterion.told].count(Reason.FLAPS) == 1
-    print(f"{rises} rises in a day; told (minute, why): {[(m, str(r)) for m, r in criterion.told]}")
+        reason = criterion.see(level, after=10_000)
+        if reason in TOLD:
+            now, since = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (criterion.now_ms, criterion.state.since_ms))
+            crossing = Crossing(
+                kind="failure", criterion="bounce_rate > 0.05", fingerprint="f", metric="bounce_rate", operator=">",
+                threshold=0.05, value=value, samples=None, interval=None, evidence="fact",
+                reason=f"bounce_rate is {value}, above 0.05",
+            )  # fmt: skip
+            alert = threshold_alert(crossing, experiment_id="exp", alert_id="x", now=now, why=reason, since=since)
+            messages.append(f"{now:%H:%M} {alert.message}")
+    return rises, messages
+
+
+def test_metric_that_flaps_around_its_threshold_all_day_is_a_handful_of_messages() -> None:
+    rises, messages = flapping_day()
+    assert rises > 1_000
+    assert len(messages) <= 5
+    assert ["coming and going" in message for message in messages].count(True) == 1
+    page = (Path(__file__).parents[1] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    for message in messages:
+        assert message in page, "docs/alerts.md lists them"
+
+
+@pytest.mark.parametrize("period_seconds", [20, 60, 300, 600, 1_200, 3_600, 7_200, 21_600, 43_200])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_day_of_whatever_period_is_few_messages(period_seconds: int, share: float) -> None:
+    criterion = Criterion()
+    for second in range(0, 86_400, 10):
+        criterion.see(MET if second % period_seconds < share * period_seconds else OFF, after=10_000)
+    reasons = [reason for _, reason in criterion.told]
+    assert reasons.count(Reason.FLAPS) <= 1
+    assert len(reasons) <= 9, "no more than if it had lasted"
+    assert Reason.FLAPS not in reasons or len(reasons) <= (6 if period_seconds <= 3_600 else 8)
 
 
 def test_failure_that_was_told_mutes_anomalies_as_long_as_it_holds() -> None:
@@ -220,9 +257,7 @@ def test_whatever_happens_alerts_are_never_closer_than_their_waits(course: list[
     sure: list[int] = []
     for level, after, events in course:
         before = criterion.state
-        told = criterion.see(level, after=after, events=events) in (
-            Reason.ROSE, Reason.LASTS, Reason.FLAPS, Reason.SETTLED,
-        )  # fmt: skip
+        told = criterion.see(level, after=after, events=events) in TOLD
         assert not told or criterion.state.active
         if told and level is MET:
             sure.append(criterion.now_ms)
