@@ -255,7 +255,8 @@ def _reason(state: CriterionState, *, now_ms: int, events: int, policy: Policy) 
     if 0 <= now_ms - state.told_ms < wait_ms:
         return Reason.WAITS
     rose = state.since_ms > state.told_ms
-    if not rose and events <= state.told_events:
+    # Fewer are news, too: an aggregate that was deleted begins anew.
+    if not rose and events == state.told_events:
         return Reason.NO_NEWS
     if state.flapping:
         return Reason.SETTLED if now_ms - state.since_ms >= max(wait_ms, SETTLED_MS) else Reason.FLAPPING

@@ -85,6 +85,7 @@ def test_what_lasts_is_not_told_again_without_news() -> None:
     criterion.see(MET)
     assert criterion.see(MET, after=HOUR, events=0) is Reason.NO_NEWS
     assert criterion.see(MET, after=HOUR, events=1) is Reason.LASTS
+    assert criterion.see(MET, after=HOUR, events=-1) is Reason.LASTS, "the aggregate was deleted and begins anew"
 
 
 def test_early_sign_is_told_once_and_its_confirmation_at_once() -> None:

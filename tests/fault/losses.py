@@ -33,6 +33,8 @@ KEYS: dict[str, str] = {
     "redis_agent:reclaim": "the scan begins anew",
     "redis_agent:scheduler": "one summary is left out",
     "redis_agent:finals": "a completed experiment is judged once more",
+    "redis_agent:completions": "what ended by its events is told as completed once more",
+    "redis_agent:silence:*": "what was muted is told",
     "redis_agent:barrier": "nothing",
     "redis_agent:owners": "nothing",
     "redis_agent:replicas": "nothing",
@@ -48,6 +50,8 @@ COME_AND_GO = {
     "redis_agent:applied_above",
     "redis_agent:alerts:undelivered",
     "redis_agent:finals",
+    "redis_agent:completions",
+    "redis_agent:silence:*",
     "redis_agent:barrier",
 }
 

@@ -135,6 +135,46 @@ async def test_metric_that_flaps_is_told_as_flapping_once_by_many_workers_and_a_
     assert len(told) <= 3
 
 
+async def test_failure_that_is_over_is_told_where_that_is_wanted(agents: Agents, client: Redis) -> None:
+    await client.hset("experiments:exp", mapping={"failure_criteria": '["bounce_rate > 0.05"]'})
+    await agents.start(REDIS_AGENT_NOTIFY_CLEARED="true", THRESHOLD_CHECK_INTERVAL_SECONDS=0.2).ready()
+    await publish(client, bounce_rate=0.07)
+    await eventually(lambda: client.xlen(OUTBOX), 15, what="the failure is told")
+    await publish(client, bounce_rate=0.01)
+
+    async def both() -> bool:
+        return await client.xlen(OUTBOX) >= 2
+
+    await eventually(both, 15, what="its end is told")
+    await sweeps(client, 3)
+    assert [(a["type"], a["severity"]) for a in await alerts(client)] == [
+        ("failure_threshold", "high"),
+        ("cleared", "info"),
+    ]
+
+
+async def test_muted_errors_are_not_delivered_and_counted_and_others_are(agents: Agents, client: Redis) -> None:
+    agent = await agents.start(http=True).ready()
+    await client.set("redis_agent:silence:error:exp", "by hand", ex=600)
+    async with client.pubsub(ignore_subscribe_messages=True) as listener:
+        await listener.subscribe(ORCHESTRATOR)
+        await publish(client, event="error", message="muted")
+        await publish(client, experiment_id="other", event="error", message="heard")
+        heard: list[str] = []
+
+        async def one() -> bool:
+            while message := await listener.get_message(timeout=0.05):
+                heard.append(json.loads(message["data"])["experiment_id"])
+            return bool(heard)
+
+        await eventually(one, 15, what="the other experiment's error is delivered")
+    assert heard == ["other"]
+    assert len(await alerts(client)) == 2, "the history has both"
+    assert (await client.xpending(OUTBOX, "dispatcher"))["pending"] == 0
+    _, text = await http(agent, "/metrics")
+    assert 'redis_agent_alerts_total{outcome="silenced",severity="high",type="error"} 1.0' in text
+
+
 async def sweeps(client: Redis, number: int) -> None:
     for _ in range(number):
         before = await client.hget("redis_agent:scheduler", "swept_ms")
