@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from redis_agent import catalogue as module
-from redis_agent import experiments
+from redis_agent import experiments, log
 from redis_agent.catalogue import Catalogue
 from redis_agent.store import keys
 from redis_agent.store.definitions import Definitions
@@ -42,6 +42,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def catalogue(raw: Redis, *, ttl_seconds: float = 0.0) -> tuple[Catalogue, Telemetry]:
+    log.configure(level="info", form="json")  # whatever a test before has made of it
     telemetry = Telemetry()
     return Catalogue(definitions=Definitions(raw), telemetry=telemetry, ttl_seconds=ttl_seconds), telemetry
 
