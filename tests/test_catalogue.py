@@ -84,10 +84,14 @@ async def test_what_is_wrong_is_said_once_until_it_was_mended(raw: Redis, client
     await client.rpush(keys.experiment("list"), "x")
     await client.hset(keys.experiment("part"), mapping={**GOOD, "created_at": "soon", "state": "paused"})
     await client.hset(keys.experiment("good"), mapping=GOOD)
-    ids = ["broken", "list", "part", "good", "good:results"]
+    await client.hset(keys.experiment("vague"), "success_criteria", json.dumps(["People love it", "x > 1"]))
+    ids = ["broken", "list", "part", "good", "good:results", "vague"]
     with capture_logs() as lines:
         for _ in range(5):
-            assert set(await known.experiments(ids)) == {"part", "good"}
+            assert set(await known.experiments(ids)) == {"part", "good", "vague"}
+    vague = lines.pop()
+    assert (vague["event"], vague["experiment_id"]) == ("criterion_unsupported", "vague")
+    assert vague["problem"].startswith("People love it: ")
     assert [(line["event"], line["experiment_id"]) for line in lines] == [
         ("definition_unreadable", "broken"),
         ("definition_unreadable", "list"),
@@ -95,7 +99,7 @@ async def test_what_is_wrong_is_said_once_until_it_was_mended(raw: Redis, client
         ("definition_problem", "part"),
     ]
     assert errors(telemetry) == 4
-    assert parsed == ["broken", "part", "good"]
+    assert parsed == ["broken", "part", "good", "vague"]
 
     await client.hset(keys.experiment("part"), "created_at", "later")
     with capture_logs() as lines:
