@@ -16,6 +16,9 @@ from redis_agent.telemetry import Telemetry
 
 # Experiments that are remembered; beyond it the oldest is forgotten, and read again when it is asked for.
 _MEMORY: Final = 10_000
+_UNSUPPORTED: Final = "criterion_unsupported"
+# Of a criterion that is not understood so many characters are said.
+_SHOWN: Final = 200
 # What is too large to be read is not fetched again within this time.
 _TOO_LARGE_SECONDS: Final = 30.0
 
@@ -31,7 +34,7 @@ class Catalogue:
         # Until when a definition counts as known, on the event loop's clock.
         self._fresh: dict[str, float] = {}
         self._parsed: dict[str, tuple[bytes, Experiment | None]] = {}
-        self._said: dict[str, frozenset[str]] = {}
+        self._said: dict[str, frozenset[tuple[str, str]]] = {}
 
     async def experiments(self, ids: Sequence[str]) -> dict[str, Experiment]:
         """Those that are defined; the same object as long as the definition is the same.
@@ -62,23 +65,27 @@ class Catalogue:
             return
         parsed = parse_definition(experiment_id, definition)
         if isinstance(parsed, Experiment):
-            self._say(experiment_id, "definition_problem", parsed.problems)
+            problems = [("definition_problem", problem) for problem in parsed.problems]
+            unsupported = [c for c in parsed.criteria if c.criterion is None]
+            problems += [(_UNSUPPORTED, f"{c.text[:_SHOWN]}: {c.problem}") for c in unsupported]
+            self._say(experiment_id, problems)
             self._parsed[experiment_id] = (definition.digest, parsed)
         else:
-            self._say(experiment_id, "definition_unreadable", (parsed,) if parsed else ())
+            self._say(experiment_id, [("definition_unreadable", parsed)] if parsed else [])
             self._parsed[experiment_id] = (definition.digest, None)
         if definition.exists:
             # A large definition takes a while: others have their turn.
             await asyncio.sleep(0)
 
-    def _say(self, experiment_id: str, event: str, problems: Sequence[str]) -> None:
-        """Say what is wrong with a definition, but for what was wrong with it before."""
+    def _say(self, experiment_id: str, problems: Sequence[tuple[str, str]]) -> None:
+        """Say what is wrong with a definition, and which criteria nobody can decide, but for what was so before."""
         before = self._said.pop(experiment_id, frozenset())
         if problems:
             self._said[experiment_id] = frozenset(problems)
-        for problem in dict.fromkeys(problems):
-            if problem not in before:
-                self._telemetry.definition_errors.inc()
+        for event, problem in dict.fromkeys(problems):
+            if (event, problem) not in before:
+                if event != _UNSUPPORTED:  # an author's free text is no error
+                    self._telemetry.definition_errors.inc()
                 self._log.warning(event, experiment_id=experiment_id, problem=problem)
 
     def _forget_oldest(self) -> None:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from redis_agent import catalogue as module
-from redis_agent import experiments
+from redis_agent import experiments, log
 from redis_agent.catalogue import Catalogue
 from redis_agent.store import keys
 from redis_agent.store.definitions import Definitions
@@ -42,6 +42,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def catalogue(raw: Redis, *, ttl_seconds: float = 0.0) -> tuple[Catalogue, Telemetry]:
+    log.configure(level="info", form="json")  # whatever a test before has made of it
     telemetry = Telemetry()
     return Catalogue(definitions=Definitions(raw), telemetry=telemetry, ttl_seconds=ttl_seconds), telemetry
 
@@ -83,10 +84,14 @@ async def test_what_is_wrong_is_said_once_until_it_was_mended(raw: Redis, client
     await client.rpush(keys.experiment("list"), "x")
     await client.hset(keys.experiment("part"), mapping={**GOOD, "created_at": "soon", "state": "paused"})
     await client.hset(keys.experiment("good"), mapping=GOOD)
-    ids = ["broken", "list", "part", "good", "good:results"]
+    await client.hset(keys.experiment("vague"), "success_criteria", json.dumps(["People love it", "x > 1"]))
+    ids = ["broken", "list", "part", "good", "good:results", "vague"]
     with capture_logs() as lines:
         for _ in range(5):
-            assert set(await known.experiments(ids)) == {"part", "good"}
+            assert set(await known.experiments(ids)) == {"part", "good", "vague"}
+    vague = lines.pop()
+    assert (vague["event"], vague["experiment_id"]) == ("criterion_unsupported", "vague")
+    assert vague["problem"].startswith("People love it: ")
     assert [(line["event"], line["experiment_id"]) for line in lines] == [
         ("definition_unreadable", "broken"),
         ("definition_unreadable", "list"),
@@ -94,7 +99,7 @@ async def test_what_is_wrong_is_said_once_until_it_was_mended(raw: Redis, client
         ("definition_problem", "part"),
     ]
     assert errors(telemetry) == 4
-    assert parsed == ["broken", "part", "good"]
+    assert parsed == ["broken", "part", "good", "vague"]
 
     await client.hset(keys.experiment("part"), "created_at", "later")
     with capture_logs() as lines:
