@@ -4,6 +4,7 @@ Scripts rather than functions: docs/adr/0003-scripts-not-functions.md.
 """
 
 import hashlib
+import re
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -11,11 +12,15 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+_INCLUDE = re.compile(r"^-- include (\w+)\n", re.MULTILINE)
+
 
 @cache
 def source(name: str) -> str:
-    """The text of `lua/<name>.lua`."""
-    return (resources.files(__package__) / "lua" / f"{name}.lua").read_text("utf-8")
+    """The text of `lua/<name>.lua`; where a line says `-- include x`, `lua/shared/x.lua` stands instead."""
+    folder = resources.files(__package__) / "lua"
+    text = (folder / f"{name}.lua").read_text("utf-8")
+    return _INCLUDE.sub(lambda line: (folder / "shared" / f"{line[1]}.lua").read_text("utf-8"), text)
 
 
 @cache

@@ -16,16 +16,7 @@ for n = 1, #fields, 2 do
     data = fields[n + 1]
   end
 end
--- A stream that was deleted goes on after the last id that was given out, so that no id is given out twice and none
--- falls below the floor; what was owed of it is lost (group_ensure.lua says so).
-local function go_on(stream, account)
-  local known = redis.pcall('EXISTS', stream) == 0 and redis.pcall('HMGET', account, 'last_id', 'owed') or {}
-  if known[1] and known[1]:match('^%d+%-%d+$') then
-    redis.call('XADD', stream, 'MAXLEN', 0, known[1], 'gone', '')
-    redis.pcall('HINCRBY', account, 'unsaid', math.max(0, tonumber(known[2]) or 0))
-    redis.pcall('HSET', account, 'owed', 0)
-  end
-end
+-- include go_on
 go_on(KEYS[2], KEYS[3])
 local entry = redis.call('XADD', KEYS[2], '*', 'data', data, 'at', ARGV[2])
 redis.pcall('HSET', KEYS[3], 'last_id', entry)

@@ -12,16 +12,7 @@
 --          to raise, -2 if the state was not the expected one, -5 if it is muted (held is kept)
 -- cost: O(N) for N alerts
 redis.call('XLEN', KEYS[1]) -- an outbox of the wrong type must fail before a cooldown is set
--- A stream that was deleted goes on after the last id that was given out, so that no id is given out twice and none
--- falls below the floor; what was owed of it is lost (group_ensure.lua says so).
-local function go_on(stream, account)
-  local known = redis.pcall('EXISTS', stream) == 0 and redis.pcall('HMGET', account, 'last_id', 'owed') or {}
-  if known[1] and known[1]:match('^%d+%-%d+$') then
-    redis.call('XADD', stream, 'MAXLEN', 0, known[1], 'gone', '')
-    redis.pcall('HINCRBY', account, 'unsaid', math.max(0, tonumber(known[2]) or 0))
-    redis.pcall('HSET', account, 'owed', 0)
-  end
-end
+-- include go_on
 
 -- A state key of the wrong type costs the state, not the alert.
 local function expects(key, field, expected)
