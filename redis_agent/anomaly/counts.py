@@ -7,9 +7,10 @@ from math import exp, log, log1p, sqrt
 from typing import Any, ClassVar, Final
 
 from redis_agent.anomaly.episode import Kind, Verdict
+from redis_agent.anomaly.fall import Fall
 from redis_agent.anomaly.profile import Profile, weekday_of
 from redis_agent.anomaly.score import ALERT_THRESHOLD, PRIOR, score_of
-from redis_agent.anomaly.shift import DOWN, UP, Excursion
+from redis_agent.anomaly.shift import UP, Excursion
 from redis_agent.anomaly.tails import count_range, count_tail
 from redis_agent.anomaly.watcher import DAY, Watcher, surprise_of
 from redis_agent.anomaly.window import Window
@@ -44,11 +45,9 @@ _FADING_SECONDS: Final = 12 * _HOUR
 _RESUMED: Final = 0.02
 # A level no higher than this multiple of the highest known is not a new one.
 _NOT_ABOVE_PEAK: Final = 1.25
-_RECENT: Final = 2 * _HOUR
+_RECENT: Final = _HOUR
 # A deviating window teaches the tail's history no more than this: it may be the anomaly itself.
 _TAUGHT_BY_ONE: Final = 8.0
-# Silence must have lasted so long.
-_QUIET_MS: Final = 1_800_000
 # Up to here it is called a burst or a low, not a shift.
 _SHORT_MS: Final = 3_600_000
 # A level that was left is known for two weeks, within this ratio.
@@ -69,8 +68,8 @@ class _Forecast:
     Attributes:
         base: what the profile says.
         mean: base times the recent level.
-        least: base where it is lowest nearby.
-        most: base where it is highest nearby.
+        earlier: base of an hour before.
+        later: base of an hour after.
         falling: the lowest level, as a factor of the base, that would still be usual.
         rising: the highest.
         variance: of the predictive distribution around the mean.
@@ -80,8 +79,8 @@ class _Forecast:
 
     base: float
     mean: float
-    least: float
-    most: float
+    earlier: float
+    later: float
     falling: float
     rising: float
     variance: float
@@ -91,7 +90,7 @@ class _Forecast:
     @property
     def high(self) -> float:
         """The highest mean that would still be usual."""
-        return self.most * self.rising
+        return self.base * self.rising
 
 
 class CountSeries(Watcher):
@@ -126,8 +125,6 @@ class CountSeries(Watcher):
         "_recent",
         "_events",
         "_expected",
-        "_quiet",
-        "_quiet_since_ms",
         "_known",
         "_known_ms",
         "_episode_count",
@@ -142,10 +139,11 @@ class CountSeries(Watcher):
         merge_seconds: float = 1800.0,
         adopt_seconds: float = DAY,
     ) -> None:
+        self._fall = Fall(_FADING_SECONDS)
         super().__init__(
             _SHARES,
             Excursion(UP),
-            Excursion(DOWN, _FADING_SECONDS),
+            self._fall.excursion,
             merge_seconds=merge_seconds,
             adopt_seconds=adopt_seconds,
         )
@@ -161,8 +159,6 @@ class CountSeries(Watcher):
         self._squares = self._means = 0.0
         self._recent = 0.0
         self._events = self._expected = 0.0
-        self._quiet = 0.0
-        self._quiet_since_ms = 0
         self._known, self._known_ms = 0.0, 0
         self._episode_count = self._episode_expected = 0.0
         self._forget_evidence()
@@ -207,7 +203,7 @@ class CountSeries(Watcher):
 
     def _forecast(self, window: Window) -> _Forecast:
         dispersion, seconds = self.dispersion, window.seconds
-        rate, doubt, least, most = self._profile.rate(window.middle_ms, dispersion)
+        rate, doubt, earlier, later = self._profile.rate(window.middle_ms, dispersion)
         prior = _LEVEL_PRIOR * dispersion
         known = self._expected + prior
         level = (self._events + prior) / known
@@ -219,8 +215,8 @@ class CountSeries(Watcher):
         return _Forecast(
             base=base,
             mean=mean,
-            least=least * seconds,
-            most=most * seconds,
+            earlier=earlier * seconds,
+            later=later * seconds,
             falling=min(1.0, level**_FADE) / unsure,
             rising=max(1.0, trend) * unsure,
             # Of the count around its mean, of the level, and of the profile.
@@ -253,40 +249,35 @@ class CountSeries(Watcher):
         high = self._high(count, forecast)
         self._deviates(window, high)
         histories["high"].learn(min(high, _TAUGHT_BY_ONE))
-        if count > 0.0:
-            histories["silence"].learn(self._doubted(self._quiet, dispersion))
-            self._quiet = 0.0
-        else:
-            if self._quiet == 0.0:
-                self._quiet_since_ms = start_ms
-            self._quiet = round(self._quiet + forecast.least * forecast.falling / dispersion, _ROUNDING)
-        histories["up"].learn(self._up.update(window, count, forecast.most, forecast.rising, dispersion))
-        histories["down"].learn(self._down.update(window, count, forecast.least, forecast.falling, dispersion))
+        histories["up"].learn(self._up.update(window, count, forecast.base, forecast.rising, dispersion))
+        bases = (forecast.base, forecast.earlier, forecast.later)
+        fell, was_quiet = self._fall.update(window, count, bases, forecast.falling, dispersion)
+        histories["down"].learn(fell)
+        histories["silence"].learn(self._doubted(was_quiet, dispersion))
         if start_ms - self._event_ms <= _LIVELY_MS:
             self._history += window.seconds
             if weekday_of(start_ms) < 5:
                 self._workdays += window.seconds
         may_fall = self._history > _WEEK_AND_A_DAY or not _is_weekend(start_ms)
         if not may_fall:
-            self._down.reset()
-            self._quiet = 0.0
+            self._fall.reset()
         if self._hours < self._warm_up_hours or self._workdays <= self._warm_up_seconds:
             self._up.reset()
-            self._down.reset()
+            self._fall.reset()
             return {}
         found = {"high": high}
         if self._workdays <= 2.0 * self._warm_up_seconds:
             self._up.reset()
-            self._down.reset()
+            self._fall.reset()
             return found
         # What resumes is not new: it must be higher than the busiest hours that are known.
         if self._lasts(self._up, window) and self._recent > _NOT_ABOVE_PEAK * self._profile.peak:
             found["up"] = self._doubted(self._up.surprise, dispersion)
         if may_fall:
             if self._lasts(self._down, window):
-                found["down"] = self._doubted(self._down.surprise, dispersion)
-            if self._quiet > 0.0 and window.end_ms - self._quiet_since_ms > _QUIET_MS:
-                found["silence"] = self._doubted(self._quiet, dispersion)
+                found["down"] = self._doubted(self._fall.surprise, dispersion)
+            if self._fall.silent(window):
+                found["silence"] = self._doubted(self._fall.quiet, dispersion)
         return found
 
     def _high(self, count: float, forecast: _Forecast) -> float:
@@ -320,21 +311,19 @@ class CountSeries(Watcher):
         if returns:
             self._events = round(excursion.count, _ROUNDING)
             self._expected = round(excursion.expected / excursion.factor, _ROUNDING)
-            excursion.reset()
+            self._fall.reset()
         return returns
 
     def _told_as(self, name: str, window: Window) -> tuple[Kind, int]:
         """The kind and the beginning of what was found."""
         if name == "high":
             return "high", self._run_ms
-        if name == "silence":
-            return "silence", self._quiet_since_ms
+        if name == "silence" or (name == "down" and self._fall.silent(window)):
+            return "silence", self._fall.quiet_since_ms
         excursion = self._up if name == "up" else self._down
         short = window.end_ms - excursion.began_ms <= _SHORT_MS
         if name == "up":
             return ("high" if short else "shift_up"), excursion.began_ms
-        if excursion.count == 0.0:
-            return "silence", excursion.began_ms
         return ("low" if short else "shift_down"), excursion.began_ms
 
     def _since(self, name: str, count: float, forecast: _Forecast) -> tuple[float, float]:
@@ -342,7 +331,7 @@ class CountSeries(Watcher):
         if name == "high":
             return count, round(forecast.mean, _ROUNDING)
         if name == "silence":
-            return 0.0, round(self._quiet * forecast.dispersion, _ROUNDING)
+            return 0.0, round(self._fall.quiet * forecast.dispersion, _ROUNDING)
         excursion = self._up if name == "up" else self._down
         return excursion.count, excursion.expected
 
@@ -387,7 +376,7 @@ class CountSeries(Watcher):
 
     def _forget_evidence(self) -> None:
         super()._forget_evidence()
-        self._quiet = 0.0
+        self._fall.reset()
 
     # Learning.
 
@@ -412,10 +401,12 @@ class CountSeries(Watcher):
         self._expected = round(self._expected * fade + forecast.base, _ROUNDING)
 
     def _extra_state(self) -> list[Any]:
-        return self._profile.state()
+        return [self._fall.state(), self._profile.state()]
 
     def _restore_extra(self, state: list[Any]) -> None:
-        self._profile.restore(state)
+        fall, profile = state
+        self._fall.restore(fall)
+        self._profile.restore(profile)
 
 
 def _is_weekend(at_ms: int) -> bool:

@@ -31,7 +31,7 @@ _LEAST_SCALE: Final = 0.01
 # So many bins must have been seen before they are compared.
 _FEWEST: Final = 5
 # Decimals of what is kept: the live value is the rounded one, so that text keeps it exactly.
-_ROUNDING: Final = 4
+_ROUNDING: Final = 3
 
 
 def weekday_of(at_ms: int) -> int:
@@ -46,14 +46,14 @@ class Profile:
     """
 
     __slots__ = (
+        "_after",
+        "_before",
         "_day_counts",
         "_day_credibility",
         "_day_expected",
         "_hour_counts",
         "_hour_credibility",
         "_hour_seconds",
-        "_nearby_least",
-        "_nearby_most",
         "_slot",
         "mean",
         "peak",
@@ -69,8 +69,7 @@ class Profile:
         self._hour_credibility = inf
         self._day_credibility = inf
         self._slot = -1
-        # The lowest and the highest rate of the hours before and after this one.
-        self._nearby_least = self._nearby_most = 0.0
+        self._before = self._after = 0.0
         self.mean = 0.0
         self.peak = 0.0
         self.total = 0.0
@@ -83,8 +82,7 @@ class Profile:
             dispersion: Variance of a count over its mean.
 
         Returns:
-            The rate, its variance, and the lowest and highest of this hour and its neighbours: offices open a little
-            earlier or later, and clocks are changed twice a year.
+            The rate, its variance, and the rates of an hour before and after.
         """
         slot = at_ms // _HOUR_MS
         if slot != self._slot:
@@ -92,7 +90,7 @@ class Profile:
         rate, variance = self._hour_rate(slot % _HOURS, dispersion)
         factor = self._day_factor(weekday_of(at_ms))
         rate *= factor
-        return rate, variance * factor * factor, min(rate, self._nearby_least), max(rate, self._nearby_most)
+        return rate, variance * factor * factor, self._before, self._after
 
     def _hour_rate(self, hour: int, dispersion: float) -> tuple[float, float]:
         credibility = self._hour_credibility
@@ -118,7 +116,7 @@ class Profile:
         factor = self._day_factor(day)
         fade = exp(-seconds / _HOUR_MEMORY_SECONDS)
         self._hour_counts[hour] = round(self._hour_counts[hour] * fade + count, _ROUNDING)
-        self._hour_seconds[hour] = round(self._hour_seconds[hour] * fade + seconds * factor, 1)
+        self._hour_seconds[hour] = round(self._hour_seconds[hour] * fade + seconds * factor)
         expected = self._hour_rate(hour, 1.0)[0] * seconds
         fade = exp(-seconds / _DAY_MEMORY_SECONDS)
         self._day_counts[day] = round(self._day_counts[day] * fade + count, _ROUNDING)
@@ -142,10 +140,10 @@ class Profile:
         slot = at_ms // _HOUR_MS
         elapsed = (slot - self._slot) * _HOUR_MS / 1000.0 if self._slot >= 0 else 0.0
         self._slot = slot
-        self.total = sum(self._hour_counts)
+        self.total = round(sum(self._hour_counts), _ROUNDING)
         seconds = sum(self._hour_seconds)
         if seconds > 0.0:
-            self.mean = self.total / seconds
+            self.mean = _short(self.total / seconds)
             self._hour_credibility = _credibility(self._hour_counts, self._hour_seconds, self.mean, dispersion)
         expected = sum(self._day_expected)
         if expected > 0.0:
@@ -154,12 +152,11 @@ class Profile:
         highest = max(self._hour_rate(hour, dispersion)[0] for hour in range(_HOURS))
         highest *= max(self._day_factor(day) for day in range(_DAYS))
         faded = self.peak * exp(-min(elapsed, _PEAK_MEMORY_SECONDS) / _PEAK_MEMORY_SECONDS)
-        self.peak = max(highest, faded)
-        nearby = [
-            self._hour_rate(near // _HOUR_MS % _HOURS, dispersion)[0] * self._day_factor(weekday_of(near))
+        self.peak = _short(max(highest, faded))
+        self._before, self._after = (
+            _short(self._hour_rate(near // _HOUR_MS % _HOURS, dispersion)[0] * self._day_factor(weekday_of(near)))
             for near in (at_ms - _HOUR_MS, at_ms + _HOUR_MS)
-        ]
-        self._nearby_least, self._nearby_most = min(nearby), max(nearby)
+        )
 
     def supported(self) -> bool:
         """Whether hours or days are told apart."""
@@ -175,8 +172,8 @@ class Profile:
             None if self._hour_credibility == inf else self._hour_credibility,
             None if self._day_credibility == inf else self._day_credibility,
             self._slot,
-            self._nearby_least,
-            self._nearby_most,
+            self._before,
+            self._after,
             self.mean,
             self.peak,
             self.total,
@@ -191,7 +188,12 @@ class Profile:
         self._day_expected = [float(count) for count in expected]
         self._hour_credibility = inf if hour_credibility is None else hour_credibility
         self._day_credibility = inf if day_credibility is None else day_credibility
-        self._slot, self._nearby_least, self._nearby_most, self.mean, self.peak, self.total = rest
+        self._slot, self._before, self._after, self.mean, self.peak, self.total = rest
+
+
+def _short(value: float) -> float:
+    """Seven digits: enough, and short as text."""
+    return float(f"{value:.6e}")
 
 
 def _plain(value: float) -> float | int:
@@ -220,4 +222,4 @@ def _credibility(counts: list[float], exposures: list[float], mean: float, dispe
     if bins < _FEWEST or within <= 0.0 or deviations <= chance + _BEYOND_CHANCE * within * sqrt(2.0 * (bins - 1)):
         return inf
     between = (deviations - chance) / (total - squares / total)
-    return within / between
+    return _short(within / between)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from math import exp, log, log1p
+from math import log, log1p
 from typing import Any, Final
 
 from redis_agent.anomaly.window import Window
 
-UP: Final = (1.7, 3.5)
+UP: Final = (1.7, 3.5, 8.0)
 DOWN: Final = (0.5, 0.2)
 """Levels that are looked for, as ratios to the usual one."""
 
 # One window adds no more than this, in nats: a change must last to be told.
-_MOST: Final = 4.0
+_MOST: Final = 6.0
 # Nor may a sum run away while nobody is told.
 _CEILING: Final = 60.0
 _ROUNDING: Final = 3
@@ -25,7 +25,7 @@ class Excursion:
     ``l = (x ln r - m (r - 1)) / phi`` (Page 1954; for counts Lucas 1985), phi the dispersion; of a binomial one with
     r a ratio of odds, ``l = (s ln r - n ln(1 + (r - 1) p)) / phi``. With the level known, the average run length to
     ``S >= h`` is at least ``exp(h)`` windows (Lorden 1971, theorem 2), so that ``exp(-S)`` serves as the p-value of a
-    window. Of several ratios the mean of ``exp(S)`` counts, which keeps the bound: a mixture of e-detectors (Shin,
+    window. Of k ratios the largest sum counts, less ``ln k``, which keeps the bound (a mixture of e-detectors: Shin,
     Ramdas and Rinaldo 2024, section 4).
 
     Args:
@@ -37,6 +37,7 @@ class Excursion:
         "_began_ms",
         "_following_seconds",
         "_logs",
+        "_price",
         "_ratios",
         "_sums",
         "count",
@@ -50,6 +51,7 @@ class Excursion:
     def __init__(self, ratios: tuple[float, ...], following_seconds: float = 86_400.0) -> None:
         self._following_seconds = following_seconds
         self._ratios = ratios
+        self._price = log(len(ratios))
         self._logs = tuple(log(ratio) for ratio in ratios)
         self.reset()
 
@@ -113,12 +115,9 @@ class Excursion:
         self.windows += 1
         self.count += count
         self.expected = round(self.expected + expected, _ROUNDING)
-        self.surprise = self._mixed(largest)
+        self.surprise = max(0.0, largest - self._price)
         self.peak = max(self.peak, round(self.surprise, _ROUNDING))
         return 0.0
-
-    def _mixed(self, largest: float) -> float:
-        return largest + log(sum(exp(total - largest) for total in self._sums) / len(self._sums))
 
     @property
     def began_ms(self) -> int:
@@ -144,4 +143,4 @@ class Excursion:
             self._sums = list(state[:number])
             self._began_ms = list(state[number : 2 * number])
             self.windows, self.count, self.expected, self.factor, self.peak = state[2 * number :]
-            self.surprise = self._mixed(max(self._sums))
+            self.surprise = max(0.0, max(self._sums) - self._price)
