@@ -6,7 +6,9 @@ Everything comes from `random.Random` with the series' name and number as its se
 import math
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import count
 
 MONDAY_MS = 1_767_571_200_000  # 5 January 2026
 HOUR_MS = 3_600_000
@@ -156,8 +158,6 @@ class Clean:
     draw: Draw
     weeks: int = 4
     seconds: int = WINDOW
-    series: int = 1
-    """So many times as many series as of other kinds: the slow ones have fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +170,23 @@ class CleanRate:
 
 
 @dataclass(frozen=True, slots=True)
+class CleanGauge:
+    """A gauge with which nothing is wrong."""
+
+    name: str
+    values: Callable[[random.Random], Iterator[float]]
+    weeks: int = 4
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """What happens to the mean of a series; `windows` is None for what stays."""
 
     name: str
     factor: float
     windows: int | None = None
-    watched: int = field(default=144)
-    """Found within so many windows counts."""
+    watched: int = 144
+    """In windows, from the beginning of the fault."""
 
 
 CLEAN = (
@@ -214,6 +223,48 @@ CLEAN_RATES = (
     CleanRate("97 % of 0 to 50", rate(0.97, 0, 50)),
     CleanRate("clustered, 5 % of 0 to 40", clustered_rate(1.0, 19.0, 40)),
     CleanRate("replies hours after their emails", late_replies(8.0, 100)),
+)
+
+
+def noise(mean: float, deviation: float) -> Callable[[random.Random], Iterator[float]]:
+    def values(rng: random.Random) -> Iterator[float]:
+        while True:
+            yield rng.gauss(mean, deviation)
+
+    return values
+
+
+def wandering(mean: float, deviation: float, memory: float) -> Callable[[random.Random], Iterator[float]]:
+    """Autoregressive of order 1."""
+
+    def values(rng: random.Random) -> Iterator[float]:
+        keep, off = math.exp(-1.0 / memory), 0.0
+        while True:
+            off = keep * off + math.sqrt(1.0 - keep * keep) * rng.gauss(0.0, deviation)
+            yield mean + off
+
+    return values
+
+
+def swinging(mean: float, swing: float, deviation: float) -> Callable[[random.Random], Iterator[float]]:
+    """Once around a day."""
+
+    def values(rng: random.Random) -> Iterator[float]:
+        for index in count():
+            yield mean + swing * math.sin(index / 144.0 * 2.0 * math.pi) + rng.gauss(0.0, deviation)
+
+    return values
+
+
+# Where the general detector is part of the product.
+CLEAN_GAUGES = (
+    (
+        CleanGauge("gauge, noise", noise(100.0, 5.0)),
+        CleanGauge("gauge, wandering for 2 hours", wandering(100.0, 5.0, 12.0)),
+        CleanGauge("gauge, day and night", swinging(100.0, 30.0, 3.0)),
+    )
+    if find_spec("redis_agent.anomaly.detector")
+    else ()
 )
 
 FAULTS = (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import exp, log, log1p, sqrt
+from math import exp, log, sqrt
 from typing import Any, ClassVar, Final
 
 from redis_agent.anomaly.episode import Kind, Verdict
+from redis_agent.anomaly.expectation import Expectation, Forecast
 from redis_agent.anomaly.fall import Fall
-from redis_agent.anomaly.profile import Profile, weekday_of
+from redis_agent.anomaly.profile import weekday_of
 from redis_agent.anomaly.score import ALERT_THRESHOLD, PRIOR, score_of
 from redis_agent.anomaly.shift import UP, Excursion
 from redis_agent.anomaly.tails import count_range, count_tail
@@ -29,17 +29,7 @@ _LIVELY_MS: Final = 86_400_000
 # What the detectors may spend of the chance of a false alarm.
 _SHARES: Final = {"high": 0.4, "up": 0.25, "down": 0.2, "silence": 0.15}
 
-# The dispersion fades by five days; five events at 1.5 stand in for what is not known yet.
-_DISPERSION_MEMORY: Final = 5 * DAY
-_DISPERSION_EVENTS: Final = 5.0
-_DISPERSION_PRIOR: Final = 1.5
-# The recent level, as a ratio to the profile, fades by so many expected events, or those of so long if they are more.
-_LEVEL_EVENTS: Final = 100.0
-_LEVEL_SECONDS: Final = 12 * _HOUR
-_LEVEL_PRIOR: Final = 5.0
-# A trend is taken to go on: upwards by half of what it was, downwards by all of it and quickly, for campaigns fade out.
-_TREND: Final = 1.5
-_FADE: Final = 2.0
+# What is usual follows a fall within so long: campaigns fade out.
 _FADING_SECONDS: Final = 12 * _HOUR
 # The chance that a window is of the busiest kind known, whatever the hour: campaigns resume at any time.
 _RESUMED: Final = 0.02
@@ -59,38 +49,6 @@ _EPISODE_MEMORY: Final = 6 * _HOUR
 _RISEN: Final = 1.5
 _FALLEN: Final = (0.05, 0.67)
 _ROUNDING: Final = 5
-
-
-@dataclass(slots=True)
-class _Forecast:
-    """What is expected of a window's count.
-
-    Attributes:
-        base: what the profile says.
-        mean: base times the recent level.
-        earlier: base of an hour before.
-        later: base of an hour after.
-        falling: the lowest level, as a factor of the base, that would still be usual.
-        rising: the highest.
-        variance: of the predictive distribution around the mean.
-        peak: what a window of the busiest kind has.
-        dispersion: variance over mean for a known level.
-    """
-
-    base: float
-    mean: float
-    earlier: float
-    later: float
-    falling: float
-    rising: float
-    variance: float
-    peak: float
-    dispersion: float
-
-    @property
-    def high(self) -> float:
-        """The highest mean that would still be usual."""
-        return self.base * self.rising
 
 
 class CountSeries(Watcher):
@@ -120,11 +78,7 @@ class CountSeries(Watcher):
         "_workdays",
         "_hours",
         "_event_ms",
-        "_squares",
-        "_means",
         "_recent",
-        "_events",
-        "_expected",
         "_known",
         "_known_ms",
         "_episode_count",
@@ -152,13 +106,11 @@ class CountSeries(Watcher):
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._profile = Profile()
+        self._expectation = Expectation()
         self._history = self._workdays = 0.0
         self._hours = 0
         self._event_ms = -1
-        self._squares = self._means = 0.0
         self._recent = 0.0
-        self._events = self._expected = 0.0
         self._known, self._known_ms = 0.0, 0
         self._episode_count = self._episode_expected = 0.0
         self._forget_evidence()
@@ -182,7 +134,7 @@ class CountSeries(Watcher):
             self._begin_anew()
         elif self._event_ms < 0:
             return Verdict(PRIOR, (0.0, 0.0), count, None, "none")
-        forecast = self._forecast(window)
+        forecast = self._expectation.forecast(window)
         expected = count_range(forecast.mean, forecast.variance)
         if window.gap_seconds > self._tracker.merge_seconds:
             self._forget_evidence()
@@ -193,41 +145,9 @@ class CountSeries(Watcher):
             return self._go_on(window, count, forecast, expected)
         return self._watch(window, count, forecast, expected)
 
-    # Expecting.
-
-    @property
-    def dispersion(self) -> float:
-        """Variance of a window's count over its mean; at least 1."""
-        known = self._means + _DISPERSION_EVENTS
-        return max(1.0, (self._squares + _DISPERSION_EVENTS * _DISPERSION_PRIOR) / known)
-
-    def _forecast(self, window: Window) -> _Forecast:
-        dispersion, seconds = self.dispersion, window.seconds
-        rate, doubt, earlier, later = self._profile.rate(window.middle_ms, dispersion)
-        prior = _LEVEL_PRIOR * dispersion
-        known = self._expected + prior
-        level = (self._events + prior) / known
-        trend = level**_TREND
-        total = self._profile.total
-        unsure = 1.0 + sqrt(dispersion / total) if total > dispersion else 2.0
-        base = rate * seconds
-        mean = base * level
-        return _Forecast(
-            base=base,
-            mean=mean,
-            earlier=earlier * seconds,
-            later=later * seconds,
-            falling=min(1.0, level**_FADE) / unsure,
-            rising=max(1.0, trend) * unsure,
-            # Of the count around its mean, of the level, and of the profile.
-            variance=dispersion * mean + base * mean * dispersion / known + (level * seconds) ** 2 * doubt,
-            peak=self._profile.peak * seconds,
-            dispersion=dispersion,
-        )
-
     # Watching.
 
-    def _watch(self, window: Window, count: float, forecast: _Forecast, expected: tuple[float, float]) -> Verdict:
+    def _watch(self, window: Window, count: float, forecast: Forecast, expected: tuple[float, float]) -> Verdict:
         found = self._surprises(window, count, forecast)
         name, score = self._strongest(found, window)
         if score >= ALERT_THRESHOLD:
@@ -241,7 +161,7 @@ class CountSeries(Watcher):
         self._learn(window, count, forecast)
         return Verdict(score, expected, count, None, "none")
 
-    def _surprises(self, window: Window, count: float, forecast: _Forecast) -> dict[str, float]:
+    def _surprises(self, window: Window, count: float, forecast: Forecast) -> dict[str, float]:
         """What each detector that may speak is surprised by; all of them take the window in."""
         histories, start_ms, dispersion = self._histories, window.start_ms, forecast.dispersion
         share = 1.0 - exp(-window.seconds / _RECENT)
@@ -253,12 +173,12 @@ class CountSeries(Watcher):
         bases = (forecast.base, forecast.earlier, forecast.later)
         fell, was_quiet = self._fall.update(window, count, bases, forecast.falling, dispersion)
         histories["down"].learn(fell)
-        histories["silence"].learn(self._doubted(was_quiet, dispersion))
+        histories["silence"].learn(self._expectation.doubted(was_quiet, dispersion))
         if start_ms - self._event_ms <= _LIVELY_MS:
             self._history += window.seconds
             if weekday_of(start_ms) < 5:
                 self._workdays += window.seconds
-        may_fall = self._history > _WEEK_AND_A_DAY or not _is_weekend(start_ms)
+        may_fall = self._knows_weekends or not _is_weekend(start_ms)
         if not may_fall:
             self._fall.reset()
         if self._hours < self._warm_up_hours or self._workdays <= self._warm_up_seconds:
@@ -270,17 +190,18 @@ class CountSeries(Watcher):
             self._up.reset()
             self._fall.reset()
             return found
-        # What resumes is not new: it must be higher than the busiest hours that are known.
-        if self._lasts(self._up, window) and self._recent > _NOT_ABOVE_PEAK * self._profile.peak:
-            found["up"] = self._doubted(self._up.surprise, dispersion)
+        # What resumes is not new: it must be higher than the busiest hours known, or than a launch will soon be.
+        known = _NOT_ABOVE_PEAK * self._expectation.profile.peak * self._up.factor
+        if self._lasts(self._up, window) and self._recent > known:
+            found["up"] = self._expectation.doubted(self._up.surprise, dispersion)
         if may_fall:
             if self._lasts(self._down, window):
-                found["down"] = self._doubted(self._fall.surprise, dispersion)
+                found["down"] = self._expectation.doubted(self._fall.surprise, dispersion)
             if self._fall.silent(window):
-                found["silence"] = self._doubted(self._fall.quiet, dispersion)
+                found["silence"] = self._expectation.doubted(self._fall.quiet, dispersion)
         return found
 
-    def _high(self, count: float, forecast: _Forecast) -> float:
+    def _high(self, count: float, forecast: Forecast) -> float:
         """How surprising so many are: the upper tail around the highest usual mean, or the peak that is known."""
         high, deviation = forecast.high, sqrt(forecast.variance)
         if count <= high + deviation:
@@ -290,14 +211,6 @@ class CountSeries(Watcher):
         if forecast.peak > high:
             p += _RESUMED * count_tail(count, forecast.peak, forecast.dispersion * forecast.peak)
         return surprise_of(p)
-
-    def _doubted(self, surprise: float, dispersion: float) -> float:
-        """What is left of a surprise q at a known level when the level is Gamma with shape a: ``a ln(1 + q / a)``.
-
-        For silence this is exact: -ln P(no event), over q expected events.
-        """
-        shape = self._profile.total / dispersion + 1.0
-        return shape * log1p(surprise / shape)
 
     def _returns(self, name: str, window: Window) -> bool:
         """Whether a shift only leads back to a level that is known; then that is the recent level at once."""
@@ -309,8 +222,7 @@ class CountSeries(Watcher):
             and excursion.ratio >= self._known / _SAME_LEVEL
         )
         if returns:
-            self._events = round(excursion.count, _ROUNDING)
-            self._expected = round(excursion.expected / excursion.factor, _ROUNDING)
+            self._expectation.level(excursion.count, excursion.expected / excursion.factor)
             self._fall.reset()
         return returns
 
@@ -326,7 +238,7 @@ class CountSeries(Watcher):
             return ("high" if short else "shift_up"), excursion.began_ms
         return ("low" if short else "shift_down"), excursion.began_ms
 
-    def _since(self, name: str, count: float, forecast: _Forecast) -> tuple[float, float]:
+    def _since(self, name: str, count: float, forecast: Forecast) -> tuple[float, float]:
         """Counted and expected in the episode so far."""
         if name == "high":
             return count, round(forecast.mean, _ROUNDING)
@@ -337,7 +249,7 @@ class CountSeries(Watcher):
 
     # An episode goes on.
 
-    def _go_on(self, window: Window, count: float, forecast: _Forecast, expected: tuple[float, float]) -> Verdict:
+    def _go_on(self, window: Window, count: float, forecast: Forecast, expected: tuple[float, float]) -> Verdict:
         tracker = self._tracker
         fade = exp(-window.seconds / _EPISODE_MEMORY)
         self._episode_count = round(self._episode_count * fade + count, _ROUNDING)
@@ -365,12 +277,11 @@ class CountSeries(Watcher):
         """What lasts is the usual level from now on; the one before stays known for a while."""
         if ratio <= _FALLEN[0]:
             # It ended. What comes next has a warm-up of its own; only how busy it was stays known.
-            peak = self._profile.peak
+            peak = self._expectation.profile.peak
             self._begin_anew()
-            self._profile.peak = peak
+            self._expectation.profile.peak = peak
             return
-        self._profile.scale(ratio)
-        self._events = self._expected = 0.0
+        self._expectation.scale(ratio)
         self._known, self._known_ms = 1.0 / ratio, window.end_ms
         self._forget_evidence()
 
@@ -380,33 +291,29 @@ class CountSeries(Watcher):
 
     # Learning.
 
-    def _learn(self, window: Window, count: float, forecast: _Forecast) -> None:
-        """Takes the window in; what lies far out only up to a bound (Huber 1964)."""
+    def _learn(self, window: Window, count: float, forecast: Forecast) -> None:
+        """Takes the window in."""
         if count > 0.0:
             if window.start_ms // _HOUR_MS != self._event_ms // _HOUR_MS:
                 self._hours += 1
             self._event_ms = window.start_ms
-        seconds, taught = window.seconds, count
-        if self._history > self._warm_up_seconds:
-            bound = forecast.high + 4.0 * sqrt(forecast.variance) + 4.0 * forecast.dispersion
-            taught = min(count, max(bound, forecast.peak))
-        self._profile.learn(window.middle_ms, seconds, taught)
-        if self._hours > 1:
-            fade = exp(-seconds / _DISPERSION_MEMORY)
-            self._squares = round(self._squares * fade + (taught - forecast.mean) ** 2, _ROUNDING)
-            self._means = round(self._means * fade + forecast.mean, _ROUNDING)
-        memory = max(_LEVEL_EVENTS * forecast.dispersion, _LEVEL_SECONDS * self._profile.mean)
-        fade = exp(-forecast.base / memory)
-        self._events = round(self._events * fade + taught, _ROUNDING)
-        self._expected = round(self._expected * fade + forecast.base, _ROUNDING)
+        known = self._history > self._warm_up_seconds
+        new_day = (
+            self._workdays > self._warm_up_seconds and not self._knows_weekends and weekday_of(window.start_ms) >= 5
+        )
+        self._expectation.learn(window, count, forecast, known=known, new_day=new_day)
+
+    @property
+    def _knows_weekends(self) -> bool:
+        return self._history > _WEEK_AND_A_DAY
 
     def _extra_state(self) -> list[Any]:
-        return [self._fall.state(), self._profile.state()]
+        return [self._fall.state(), self._expectation.state()]
 
     def _restore_extra(self, state: list[Any]) -> None:
-        fall, profile = state
+        fall, expectation = state
         self._fall.restore(fall)
-        self._profile.restore(profile)
+        self._expectation.restore(expectation)
 
 
 def _is_weekend(at_ms: int) -> bool:

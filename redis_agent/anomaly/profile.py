@@ -110,13 +110,14 @@ class Profile:
             return 1.0
         return (self._day_counts[day] + self._day_credibility) / (self._day_expected[day] + self._day_credibility)
 
-    def learn(self, at_ms: int, seconds: float, count: float) -> None:
-        """Takes a window in."""
+    def learn(self, at_ms: int, seconds: float, count: float, *, new_day: bool = False) -> None:
+        """Takes a window in; one of a new kind of day teaches that day alone."""
         hour, day = at_ms // _HOUR_MS % _HOURS, weekday_of(at_ms)
         factor = self._day_factor(day)
-        fade = exp(-seconds / _HOUR_MEMORY_SECONDS)
-        self._hour_counts[hour] = round(self._hour_counts[hour] * fade + count, _ROUNDING)
-        self._hour_seconds[hour] = round(self._hour_seconds[hour] * fade + seconds * factor)
+        if not new_day:
+            fade = exp(-seconds / _HOUR_MEMORY_SECONDS)
+            self._hour_counts[hour] = round(self._hour_counts[hour] * fade + count, _ROUNDING)
+            self._hour_seconds[hour] = round(self._hour_seconds[hour] * fade + seconds * factor)
         expected = self._hour_rate(hour, 1.0)[0] * seconds
         fade = exp(-seconds / _DAY_MEMORY_SECONDS)
         self._day_counts[day] = round(self._day_counts[day] * fade + count, _ROUNDING)
