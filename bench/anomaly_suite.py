@@ -40,7 +40,7 @@ from bench.anomaly_series import (
 from redis_agent.anomaly import CountSeries, GaugeSeries, RateSeries, Verdict
 
 SERIES = 50
-FAULT_SERIES = 40
+FAULT_SERIES = 30
 HISTORY_DAYS = 14
 GOAL = 1 / 50
 SEED = 20_261_126

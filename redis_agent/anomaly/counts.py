@@ -154,6 +154,7 @@ class CountSeries(Watcher):
             self._histories[name].learn(found[name])
             if not self._returns(name, window):
                 kind, began_ms = self._told_as(name, window)
+                self._expectation.startle(count, forecast)
                 self._episode_count, self._episode_expected = self._since(name, count, forecast)
                 episode = self._tracker.open(kind, began_ms, window.start_ms, count, expected, score)
                 return Verdict(score, expected, count, episode, "opened")

@@ -24,6 +24,8 @@ _GROWTH: Final = 1.5
 _FADE: Final = 2.0
 # What is further out than so many deviations teaches no more than them.
 _FAR_OUT: Final = 4.0
+# Nor does the window that was told as an anomaly, than so many.
+_STARTLING: Final = 12.0
 _ROUNDING: Final = 5
 
 
@@ -139,6 +141,12 @@ class Expectation:
         fade = exp(-forecast.base / max(_LEVEL_EVENTS * dispersion, _LEVEL_SECONDS * self.profile.mean))
         self._events = round(self._events * fade + taught, _ROUNDING)
         self._expected = round(self._expected * fade + forecast.base, _ROUNDING)
+
+    def startle(self, count: float, forecast: Forecast) -> None:
+        """Takes in that a series can do this at all, for the dispersion alone: what comes again surprises less."""
+        bound = _STARTLING * (sqrt(forecast.variance) + forecast.dispersion)
+        off = min(max(count - forecast.mean, 0.0), bound)
+        self._squares = round(self._squares + off * off, _ROUNDING)
 
     def level(self, count: float, expected: float) -> None:
         """Sets the recent level by what was counted where so much was expected."""
