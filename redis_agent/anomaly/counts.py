@@ -261,6 +261,7 @@ class CountSeries(Watcher):
         if tracker.rising:
             score = score_of(exp(-self._histories["high"].calibrated(self._high(count, forecast))))
         phase = tracker.go_on(window.start_ms, window.end_ms, count, expected, score, -away)
+        score = max(score, tracker.standing)
         if phase == "ended":
             self._forget_evidence()
             return Verdict(score, expected, count, tracker.closed, "ended")

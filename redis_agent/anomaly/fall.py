@@ -8,6 +8,7 @@ from redis_agent.anomaly.shift import DOWN, Excursion
 from redis_agent.anomaly.window import Window
 
 _CLOCKS: Final = 3
+_CHANGE: Final = 3.0
 # Silence must have lasted so long.
 _QUIET_MS: Final = 1_800_000
 _ROUNDING: Final = 4
@@ -17,7 +18,9 @@ class Fall:
     """Evidence that the level fell, and what was expected since the last event.
 
     Both are kept by the profile as it is, and by the profile an hour earlier and an hour later: clocks are changed
-    twice a year, and offices open late. Only what is too little by all three is too little.
+    twice a year, and offices open late. Only what is too little by all three is too little. As clocks change between
+    one day and the next, evidence by one of them is never more than a little above that by another: the level fell
+    only if no sequence of clocks explains it, a change of clocks costing 3 nats.
 
     Args:
         following_seconds: As for `Excursion`.
@@ -64,9 +67,9 @@ class Fall:
             share = factor / dispersion
             if self._quiet[0] <= 0.0:
                 self.quiet_since_ms = window.start_ms
-            self._quiet = [
-                round(quiet + base * share, _ROUNDING) for quiet, base in zip(self._quiet, bases, strict=True)
-            ]
+            quiets = [round(quiet + base * share, _ROUNDING) for quiet, base in zip(self._quiet, bases, strict=True)]
+            most = min(quiets) + _CHANGE
+            self._quiet = [min(quiet, most) for quiet in quiets]
         before = self.excursion.windows
         self.excursion.update(window, count, bases[0], factor, dispersion)
         if not self.excursion.windows:
@@ -82,6 +85,11 @@ class Fall:
                 other.reset()
             else:
                 other.update(window, count, base, factor, dispersion)
+        if not self._alike:
+            excursions = (self.excursion, *self._others)
+            limits = [round(min(sums) + _CHANGE, _ROUNDING) for sums in zip(*(e.sums for e in excursions), strict=True)]
+            for excursion in excursions:
+                excursion.limit(limits)
         self._peak = max(self._peak, round(self.surprise, _ROUNDING))
         return 0.0, ended
 

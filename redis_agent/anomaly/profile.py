@@ -22,6 +22,8 @@ _THURSDAY: Final = 3
 _HOUR_MEMORY_SECONDS: Final = 14 * 3600.0
 # A day's, by six weeks.
 _DAY_MEMORY_SECONDS: Final = 6 * 86_400.0
+# A day with hardly an event is no chance deviation from the mean: it is drawn to it by so many events at most.
+_EMPTY_DAY: Final = 2.0
 # Deviations between hours must exceed what chance makes by so many of its standard deviations.
 _BEYOND_CHANCE: Final = 2.0
 # The highest known rate fades by four weeks.
@@ -108,7 +110,9 @@ class Profile:
     def _day_factor(self, day: int) -> float:
         if self._day_credibility == inf:
             return 1.0
-        return (self._day_counts[day] + self._day_credibility) / (self._day_expected[day] + self._day_credibility)
+        count = self._day_counts[day]
+        credibility = min(self._day_credibility, count + _EMPTY_DAY)
+        return (count + credibility) / (self._day_expected[day] + credibility)
 
     def learn(self, at_ms: int, seconds: float, count: float, *, new_day: bool = False) -> None:
         """Takes a window in; one of a new kind of day teaches that day alone."""

@@ -251,6 +251,7 @@ class RateSeries(Watcher):
             )
         score = score_of(exp(-self._histories["high" if rises else "low"].calibrated(surprise_of(p))))
         phase = tracker.go_on(window.start_ms, window.end_ms, value, outlook.expected, score, -away)
+        score = max(score, tracker.standing)
         if phase == "ended":
             self._forget_evidence()
             return Verdict(score, outlook.expected, value, tracker.closed, "ended")

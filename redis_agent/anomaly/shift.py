@@ -39,11 +39,11 @@ class Excursion:
         "_logs",
         "_price",
         "_ratios",
-        "_sums",
         "count",
         "expected",
         "factor",
         "peak",
+        "sums",
         "surprise",
         "windows",
     )
@@ -57,7 +57,7 @@ class Excursion:
 
     def reset(self) -> None:
         """Forgets what was seen."""
-        self._sums = [0.0] * len(self._ratios)
+        self.sums = [0.0] * len(self._ratios)
         self._began_ms = [0] * len(self._ratios)
         self.windows = 0
         self.count = 0.0
@@ -93,7 +93,7 @@ class Excursion:
         if self.windows and (factor > self.factor) is (self._ratios[0] > 1.0):
             factor = self.factor + (factor - self.factor) * min(1.0, window.seconds / self._following_seconds)
         expected = base * factor
-        sums, largest = self._sums, 0.0
+        sums, largest = self.sums, 0.0
         for index, ratio in enumerate(self._ratios):
             cost = expected * (ratio - 1.0)
             if trials > 0.0:
@@ -119,10 +119,15 @@ class Excursion:
         self.peak = max(self.peak, round(self.surprise, _ROUNDING))
         return 0.0
 
+    def limit(self, most: list[float]) -> None:
+        """Lets no sum be above its limit."""
+        self.sums = [min(total, limit) for total, limit in zip(self.sums, most, strict=True)]
+        self.surprise = max(0.0, max(self.sums) - self._price)
+
     @property
     def began_ms(self) -> int:
         """When the level changed, most likely: since when the largest of the sums is above 0."""
-        return self._began_ms[self._sums.index(max(self._sums))]
+        return self._began_ms[self.sums.index(max(self.sums))]
 
     @property
     def ratio(self) -> float:
@@ -133,14 +138,14 @@ class Excursion:
         """What is to be kept; nothing while there is no excursion."""
         if not self.windows:
             return []
-        return [*self._sums, *self._began_ms, self.windows, self.count, self.expected, self.factor, self.peak]
+        return [*self.sums, *self._began_ms, self.windows, self.count, self.expected, self.factor, self.peak]
 
     def restore(self, state: list[Any]) -> None:
         """Goes on from what was kept."""
         self.reset()
         if state:
             number = len(self._ratios)
-            self._sums = list(state[:number])
+            self.sums = list(state[:number])
             self._began_ms = list(state[number : 2 * number])
             self.windows, self.count, self.expected, self.factor, self.peak = state[2 * number :]
-            self.surprise = max(0.0, max(self._sums) - self._price)
+            self.surprise = max(0.0, max(self.sums) - self._price)
