@@ -17,6 +17,7 @@ from redis_agent.anomaly.window import Window
 
 _HOUR: Final = 3600.0
 _HOUR_MS: Final = 3_600_000
+_SATURDAY: Final = 5
 _MOST_EVENTS: Final = 1e15
 """Floats count exactly up to here."""
 
@@ -130,10 +131,10 @@ class CountSeries(Watcher):
         if window is None:
             return self._unmeasured()
         count = float(count)
-        if count > 0.0 and start_ms - self._event_ms > _FORGOTTEN_MS and self._tracker.episode is None:
-            self._begin_anew()
-        elif self._event_ms < 0:
+        if self._event_ms < 0 and count == 0.0:
             return Verdict(PRIOR, (0.0, 0.0), count, None, "none")
+        if 0 <= self._event_ms < start_ms - _FORGOTTEN_MS and count > 0.0 and self._tracker.episode is None:
+            self._begin_anew()
         forecast = self._expectation.forecast(window)
         expected = count_range(forecast.mean, forecast.variance)
         if window.gap_seconds > self._tracker.merge_seconds:
@@ -175,9 +176,9 @@ class CountSeries(Watcher):
         fell, was_quiet = self._fall.update(window, count, bases, forecast.falling, dispersion)
         histories["down"].learn(fell)
         histories["silence"].learn(self._expectation.doubted(was_quiet, dispersion))
-        if start_ms - self._event_ms <= _LIVELY_MS:
+        if self._event_ms >= 0 and start_ms - self._event_ms <= _LIVELY_MS:
             self._history += window.seconds
-            if weekday_of(start_ms) < 5:
+            if weekday_of(start_ms) < _SATURDAY:
                 self._workdays += window.seconds
         may_fall = self._knows_weekends or not _is_weekend(start_ms)
         if not may_fall:
@@ -296,13 +297,12 @@ class CountSeries(Watcher):
     def _learn(self, window: Window, count: float, forecast: Forecast) -> None:
         """Takes the window in."""
         if count > 0.0:
-            if window.start_ms // _HOUR_MS != self._event_ms // _HOUR_MS:
+            if self._event_ms < 0 or window.start_ms // _HOUR_MS != self._event_ms // _HOUR_MS:
                 self._hours += 1
             self._event_ms = window.start_ms
         known = self._history > self._warm_up_seconds
-        new_day = (
-            self._workdays > self._warm_up_seconds and not self._knows_weekends and weekday_of(window.start_ms) >= 5
-        )
+        knows_workdays = self._workdays > self._warm_up_seconds
+        new_day = knows_workdays and not self._knows_weekends and weekday_of(window.start_ms) >= _SATURDAY
         self._expectation.learn(window, count, forecast, known=known, new_day=new_day)
 
     @property
@@ -322,4 +322,4 @@ def _is_weekend(at_ms: int) -> bool:
     """Saturday and Sunday anywhere on earth: Friday noon to Monday noon, UTC."""
     day = weekday_of(at_ms)
     hour = at_ms // _HOUR_MS % 24
-    return day in (5, 6) or (day == 4 and hour >= 12) or (day == 0 and hour < 12)
+    return day >= _SATURDAY or (day == 4 and hour >= 12) or (day == 0 and hour < 12)

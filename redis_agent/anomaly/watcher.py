@@ -136,16 +136,22 @@ class Watcher:
         series = cls(**settings)
         if not state or state[0] != cls._VERSION:
             raise ValueError("not a state of this version")
-        _, series._end_ms, series._run_ms, numbers, histories, up, down, tracker, extra = state
-        for name, number in zip(cls._NUMBERS, numbers, strict=True):
-            setattr(series, name, number)
-        for index, history in enumerate(series._histories.values()):
-            history.restore(histories[2 * index : 2 * index + 2])
-        series._up.restore(up)
-        series._down.restore(down)
-        series._tracker.restore(tracker)
-        series._restore_extra(extra)
+        try:
+            series._take(state)
+        except (TypeError, LookupError, AttributeError) as error:
+            raise ValueError("not a state of this version") from error
         return series
+
+    def _take(self, state: list[Any]) -> None:
+        _, self._end_ms, self._run_ms, numbers, histories, up, down, tracker, extra = state
+        for name, number in zip(self._NUMBERS, numbers, strict=True):
+            setattr(self, name, number)
+        for index, history in enumerate(self._histories.values()):
+            history.restore(histories[2 * index : 2 * index + 2])
+        self._up.restore(up)
+        self._down.restore(down)
+        self._tracker.restore(tracker)
+        self._restore_extra(extra)
 
     def _extra_state(self) -> list[Any]:
         """What a kind of series keeps besides numbers."""
