@@ -85,7 +85,7 @@ class Fall:
                 other.reset()
             else:
                 other.update(window, count, base, factor, dispersion)
-        if not self._alike:
+        if not self._alike and self.excursion.largest > _CHANGE:
             excursions = (self.excursion, *self._others)
             limits = [round(min(sums) + _CHANGE, _ROUNDING) for sums in zip(*(e.sums for e in excursions), strict=True)]
             for excursion in excursions:

@@ -13,6 +13,8 @@ DOWN: Final = (0.5, 0.2)
 
 # One window adds no more than this, in nats: a change must last to be told.
 _MOST: Final = 6.0
+# Of a window that expects less than this nothing is learned, in dispersions; a night has many of them.
+_NOTHING: Final = 5e-4
 # Nor may a sum run away while nobody is told.
 _CEILING: Final = 60.0
 _ROUNDING: Final = 3
@@ -29,16 +31,18 @@ class Excursion:
     Ramdas and Rinaldo 2024, section 4).
 
     Args:
-        ratios: Alternatives, all on one side of 1.
+        ratios: Alternatives, all on one side of 1, the nearest to it first.
         following_seconds: What is usual follows an excursion within so long.
     """
 
     __slots__ = (
         "_began_ms",
+        "_edge",
         "_following_seconds",
         "_logs",
         "_price",
         "_ratios",
+        "_rising",
         "count",
         "expected",
         "factor",
@@ -52,6 +56,9 @@ class Excursion:
         self._following_seconds = following_seconds
         self._ratios = ratios
         self._price = log(len(ratios))
+        self._rising = ratios[0] > 1.0
+        # Where the first ratio, the nearest to 1, gains nothing, none does.
+        self._edge = (ratios[0] - 1.0) / log(ratios[0])
         self._logs = tuple(log(ratio) for ratio in ratios)
         self.reset()
 
@@ -90,9 +97,14 @@ class Excursion:
         Returns:
             The peak of an excursion that is over with this window, else 0.
         """
-        if self.windows and (factor > self.factor) is (self._ratios[0] > 1.0):
+        if self.windows and (factor > self.factor) is self._rising:
             factor = self.factor + (factor - self.factor) * min(1.0, window.seconds / self._following_seconds)
         expected = base * factor
+        if trials <= 0.0:
+            if not self.windows and (count > expected * self._edge) is not self._rising:
+                return 0.0
+            if count <= 0.0 and expected < _NOTHING * dispersion:
+                return 0.0
         sums, largest = self.sums, 0.0
         for index, ratio in enumerate(self._ratios):
             cost = expected * (ratio - 1.0)
@@ -123,6 +135,11 @@ class Excursion:
         """Lets no sum be above its limit."""
         self.sums = [min(total, limit) for total, limit in zip(self.sums, most, strict=True)]
         self.surprise = max(0.0, max(self.sums) - self._price)
+
+    @property
+    def largest(self) -> float:
+        """The largest of the sums."""
+        return max(self.sums)
 
     @property
     def began_ms(self) -> int:
