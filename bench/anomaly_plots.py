@@ -112,16 +112,17 @@ def draw_one(path: Path, title: str, points: list[Point], shown: tuple[float, fl
     above.plot(times, [value for _, value, _ in points], drawstyle="steps-mid", color=INK, lw=0.8, label=label)
     for span in episodes(points):
         above.axvspan(*span, color=TOLD, alpha=0.15, lw=0)
-    for at_ms, value, verdict in points:
+    for at_ms, _, verdict in points:
         if verdict.phase == "opened" and verdict.episode is not None:
             above.annotate(
                 verdict.episode.kind.replace("_", " "),
-                (moment(at_ms), value),
-                xytext=(4, 14),
+                (mdates.date2num(moment(at_ms)), 0.92),
+                xycoords=above.get_xaxis_transform(),
+                xytext=(4, 0),
                 textcoords="offset points",
                 color=TOLD,
                 fontsize=9,
-                arrowprops={"arrowstyle": "-", "color": TOLD},
+                fontweight="bold",
             )
     above.set_title(title, loc="left", fontsize=11)
     above.set_ylabel(label)
@@ -131,7 +132,7 @@ def draw_one(path: Path, title: str, points: list[Point], shown: tuple[float, fl
     below.set_ylabel("score")
     below.set_ylim(5e-5, 2.0)
     below.xaxis.set_major_formatter(mdates.ConciseDateFormatter(below.xaxis.get_major_locator()))
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
