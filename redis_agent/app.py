@@ -53,6 +53,7 @@ from redis_agent.store.stream import TOGETHER, EventStream
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.telling import Teller
 from redis_agent.watch import Watch
+from redis_agent.windows import Retention
 from redis_agent.worker import Worker
 
 ROLES = ("bridge", "worker", "dispatcher", "scheduler")
@@ -401,6 +402,7 @@ def _worker(parts: Parts, reader: Redis) -> Worker:
         max_event_bytes=settings.max_event_bytes,
         cooldown_seconds=settings.alert_cooldown_seconds,
         max_error_alerts=settings.max_error_alerts,
+        retention=Retention(settings.window_minutes_ttl_seconds, settings.window_hours_ttl_seconds),
     )
     return Worker(
         stream=stream,

@@ -202,6 +202,19 @@ class Settings(BaseSettings):
         le=100_000,
         description="The most fields in one experiment's aggregate. Further names are counted, not stored.",
     )
+    window_minutes_ttl_seconds: Annotated[int, Variable(unit="seconds; 0: none are kept")] = Field(
+        172_800,
+        ge=0,
+        le=31_536_000,
+        description="How long the sums of each minute of an experiment are kept, in which anomalies are looked for. "
+        "Each minute with events is a key of its own.",
+    )
+    window_hours_ttl_seconds: Annotated[int, Variable(unit="seconds; 0: none are kept")] = Field(
+        7_776_000,
+        ge=0,
+        le=315_360_000,
+        description="How long the sums of each hour of an experiment are kept, for `experiments ID --history`.",
+    )
     definitions_ttl_seconds: Annotated[float, Variable(unit="seconds")] = Field(
         1.0,
         ge=0,

@@ -20,8 +20,8 @@ from tests.waiting import eventually
 ALL_ROLES = ("bridge", "worker", "dispatcher", "scheduler")
 ROOT = Path(__file__).resolve().parent.parent
 
-# Quick hand-overs, so that tests need not wait for the defaults; no endpoint unless asked for, and no summary in the middle
-# of a test that happens to run when an hour ends.
+# Quick hand-overs, so that tests need not wait for the defaults; no endpoint unless asked for, and no summary in the
+# middle of a test that happens to run when an hour ends.
 QUICK = {
     "SUMMARY_INTERVAL_SECONDS": "2592000",
     "REDIS_AGENT_LEASE_SECONDS": "1",

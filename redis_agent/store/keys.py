@@ -73,6 +73,11 @@ def raw_events(experiment_id: str) -> str:
     return "metrics:" + experiment_id
 
 
+def window(experiment_id: str, kind: str, start_s: int) -> str:
+    """HASH with a TTL: what the events of a minute or an hour add up to; its start is in seconds since the epoch."""
+    return f"metrics_windows:{experiment_id}:{kind}:{start_s}"
+
+
 def fold_state(experiment_id: str) -> str:
     """HASH: `latest:<gauge>` -> stream id that set it, `refused:<name>` -> times refused."""
     return "redis_agent:fold_state:" + experiment_id
