@@ -4,7 +4,9 @@ A window is a hash in Redis with a TTL (docs/redis.md). An event counts in the w
 within reason, else in those of its arrival.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf, isfinite, nan
 from typing import Final, Literal, TypeAlias
 
 WindowKind: TypeAlias = Literal["minute", "hour"]
@@ -12,6 +14,8 @@ WindowKind: TypeAlias = Literal["minute", "hour"]
 SECONDS: Final[dict[WindowKind, int]] = {"minute": 60, "hour": 3_600}
 MINUTE_MS: Final = 60_000
 _MINUTES_AN_HOUR: Final = 60
+# A longer number is none that the agent wrote.
+_DIGITS: Final = 25
 # Clocks of publishers run ahead by less; what says that it happens later than this is believed to happen now.
 _AHEAD_MS: Final = 60_000
 
@@ -78,3 +82,70 @@ class Retention:
 
 
 NO_WINDOWS: Final = Retention(0, 0)
+
+
+@dataclass(slots=True)
+class GaugeSums:
+    """A gauge within some windows.
+
+    Attributes:
+        total: sum of its values.
+        samples: how many.
+        low: the smallest.
+        high: the largest.
+    """
+
+    total: float = 0.0
+    samples: int = 0
+    low: float = inf
+    high: float = -inf
+
+    @property
+    def mean(self) -> float:
+        """Of its values; there must be one."""
+        return self.total / self.samples
+
+
+@dataclass(slots=True)
+class WindowSums:
+    """What some windows of one experiment add up to.
+
+    Attributes:
+        events: how many events.
+        counts: event name -> how many times.
+        gauges: gauge name -> its sums; only such as have a value.
+    """
+
+    events: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    gauges: dict[str, GaugeSums] = field(default_factory=dict)
+
+    def add(self, fields: Mapping[str, str]) -> None:
+        """Add a window as it stands in Redis; what is no number in it is left out."""
+        self.events += _whole(fields.get("events", ""))
+        for name, text in fields.items():
+            if name.endswith("_count"):
+                counter = name.removesuffix("_count")
+                self.counts[counter] = self.counts.get(counter, 0) + _whole(text)
+            elif name.endswith("_samples"):
+                self._add_gauge(name.removesuffix("_samples"), _whole(text), fields)
+
+    def _add_gauge(self, name: str, samples: int, fields: Mapping[str, str]) -> None:
+        total, low, high = (_number(fields.get(f"{name}{suffix}", "")) for suffix in ("_sum", "_min", "_max"))
+        if not samples or not isfinite(total + low + high):
+            return
+        known = self.gauges.setdefault(name, GaugeSums())
+        known.total += total
+        known.samples += samples
+        known.low, known.high = min(known.low, low), max(known.high, high)
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < _DIGITS else 0
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return nan
