@@ -131,9 +131,7 @@ def _draw(document: dict[str, Any]) -> None:
         table.add(name, _bars(means), "", number(least), number(most), number(known[-1]["mean"]))
     show(table)
     say()
-    say(
-        f"{_NOTHING} is no event; bars of counts are sums of a step from 0, those of gauges means from the least."
-    )
+    say(f"{_NOTHING} is no event; bars of counts are sums of a step from 0, those of gauges means from the least.")
 
 
 def _bars(values: Sequence[float | None], floor: float | None = None) -> str:
