@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from redis_agent.criteria.evidence import Evidence
 from redis_agent.criteria.expression import ComparisonOperator
@@ -15,7 +14,7 @@ Strength: TypeAlias = Literal["fact", "early", "confirmed"]
 _STRENGTHS: Final[dict[Strength | None, int]] = {None: 0, "early": 1, "confirmed": 2, "fact": 3}
 _MAX_REASONS: Final = 3
 
-MET_WORDS: Final[dict[ComparisonOperator, str]] = {
+_MET_WORDS: Final[dict[ComparisonOperator, str]] = {
     ">": "above",
     ">=": "at least",
     "<": "below",
@@ -25,13 +24,16 @@ MET_WORDS: Final[dict[ComparisonOperator, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """What a criterion evaluates to.
+
+    A tuple, because every event makes one for each criterion of its experiment, and a tuple is what
+    Python builds quickest. Its words are wanted when somebody is told, which is seldom: those of a
+    plain comparison are put together when they are first asked for.
 
     Attributes:
         state: ``met``, ``not_met`` or ``unknown``.
-        reason: One sentence with the numbers.
+        said: The reason; None where the comparison, as the other fields have it, is all there is to say.
         metric: What the deciding comparison reads; of a compound, the first that decides, and of
             several met ones the weakest of an ``and``, the strongest of an ``or``.
         operator: Of the deciding comparison, the metric being on its left.
@@ -44,7 +46,7 @@ class Evaluation:
     """
 
     state: State
-    reason: str
+    said: str | None
     metric: str | None = None
     operator: ComparisonOperator | None = None
     threshold: float | None = None
@@ -55,10 +57,34 @@ class Evaluation:
     scale: float = 1.0
 
     @property
+    def reason(self) -> str:
+        """One sentence with the numbers."""
+        if self.said is not None:
+            return self.said
+        if self.metric is None or self.operator is None or self.value is None or self.threshold is None:
+            return self.state
+        return compared(self.metric, self.value, self.operator, self.threshold, met=self.state == "met")
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """The rate's confidence interval on the metric's own scale; computed when asked for."""
         bounds = None if self.proof is None else self.proof.interval
         return None if bounds is None else (bounds[0] * self.scale, bounds[1] * self.scale)
+
+
+def compared(
+    metric: str,
+    value: float,
+    operator: ComparisonOperator,
+    threshold: float,
+    *,
+    met: bool,
+    counts: str = "",
+    against: str = "",
+) -> str:
+    """A comparison in words; ``counts`` is said of the value, ``against`` of the threshold."""
+    is_not = "" if met else "not "
+    return f"{metric} is {shown(value)}{counts}, {is_not}{_MET_WORDS[operator]} {against}{shown(threshold)}"
 
 
 def all_of(results: Iterable[Evaluation]) -> Evaluation:
@@ -75,7 +101,7 @@ def all_of(results: Iterable[Evaluation]) -> Evaluation:
     if first_unknown is not None:
         return first_unknown
     weakest = min(met, key=lambda result: _STRENGTHS[result.evidence])
-    return replace(weakest, reason=_joined(met))
+    return weakest._replace(said=_joined(met))
 
 
 def any_of(results: Sequence[Evaluation]) -> Evaluation:
@@ -86,7 +112,7 @@ def any_of(results: Sequence[Evaluation]) -> Evaluation:
     for result in results:
         if result.state == "unknown":
             return result
-    return replace(results[0], reason=_joined(results))
+    return results[0]._replace(said=_joined(results))
 
 
 def _joined(results: Sequence[Evaluation]) -> str:

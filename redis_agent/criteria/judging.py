@@ -15,11 +15,10 @@ criterion is depends on what it reads:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from redis_agent.criteria.evaluation import MET_WORDS, Evaluation, State, Strength, all_of, any_of, shown
+from redis_agent.criteria.evaluation import Evaluation, State, Strength, all_of, any_of, compared, shown
 from redis_agent.criteria.evidence import Evidence, compares, rate_evidence
 from redis_agent.criteria.expression import (
     AfterCount,
@@ -70,12 +69,25 @@ def evaluate(
     Returns:
         The state with its reason and the comparison that decided.
     """
+    plain = criterion.plain
+    if plain is not None:
+        reading = metrics.read(plain.name)
+        value, scale = reading.value, reading.scale
+        if value is not None and reading.trials is None:
+            return _fact(plain.name, value, plain.operator, plain.literal.at(scale), scale)
     elapsed = None if started_at is None else (_aware(now) - _aware(started_at)).total_seconds()
     judge = _Judge(metrics, elapsed, started_at, min_samples, final)
     if criterion.spoken:
         judge.read = partial(metrics.read_spoken, spoken=criterion.spoken)
     literally = "the experiment is over" if final else ""
     return judge.condition(criterion.plan, literally, alpha)
+
+
+def _fact(metric: str, value: float, operator: ComparisonOperator, threshold: float, scale: float) -> Evaluation:
+    """A value that is no rate, against a number: met is met."""
+    if compares(value, operator, threshold):
+        return Evaluation("met", None, metric, operator, threshold, value, None, "fact", None, scale)
+    return Evaluation("not_met", None, metric, operator, threshold, value, None, None, None, scale)
 
 
 class _Judge:
@@ -145,15 +157,14 @@ class _Judge:
         if value is None or threshold is None:
             reason = left.reason if value is None else right.reason
             return Evaluation("unknown", reason, metric, operator, threshold, value)
+        samples = _fewest(left.trials, right.trials)
+        if constant and samples is None:
+            return _fact(metric, value, operator, threshold, left.scale)
         met = compares(value, operator, threshold)
         against = "" if constant else f"{print_term(right_term)}, "
-        reason = (
-            f"{metric} is {shown(value)}{_counts(left)}, {'' if met else 'not '}"
-            f"{MET_WORDS[operator]} {against}{shown(threshold)}"
-        )
+        reason = compared(metric, value, operator, threshold, met=met, counts=_counts(left), against=against)
         state: State = "met" if met else "not_met"
         strength: Strength | None = "fact" if met else None
-        samples = _fewest(left.trials, right.trials)
         proof = None
         if samples is not None:
             if constant and left.kind == "rate":
@@ -231,16 +242,16 @@ class _Judge:
         result = self.condition(node.condition, literally, alpha)
         if late and result.state == "met":
             # It may have become so only after the deadline; what it was then is not known any more.
-            return replace(result, state="unknown", evidence=None, reason=f"{result.reason}; {late}")
+            return result._replace(state="unknown", evidence=None, said=f"{result.reason}; {late}")
         if passed and result.state != "unknown" and literally not in result.reason:
-            return replace(result, reason=f"{result.reason}; {passed}")
+            return result._replace(said=f"{result.reason}; {passed}")
         return result
 
     def _waiting_for_end(self, condition: Condition, alpha: float) -> Evaluation:
         """What is judged at the end only, with what it would come to now."""
         so_far = self.condition(condition, "", alpha)
         reason = f"waits until the experiment is over; so far: {so_far.reason}"
-        return replace(so_far, state="not_met", evidence=None, reason=reason)
+        return so_far._replace(state="not_met", evidence=None, said=reason)
 
     def _late_events(self, duration: Duration) -> str:
         """Why values judged after a deadline may not be those of the deadline, or ""."""
