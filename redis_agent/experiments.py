@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -297,7 +297,7 @@ def judge(
             )
             if entry.only_final and not final and evaluation.state == "met":
                 reason = f"{evaluation.reason}; counts only when the experiment is over"
-                evaluation = replace(evaluation, state="not_met", evidence=None, reason=reason)
+                evaluation = evaluation._replace(state="not_met", evidence=None, said=reason)
         verdicts.append(Verdict(entry, evaluation))
     return verdicts
 

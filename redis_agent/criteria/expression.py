@@ -75,6 +75,10 @@ class Number:
     value: float
     percent: bool = False
 
+    def at(self, scale: float) -> float:
+        """The value where a ratio of 1 reads as ``scale``."""
+        return self.value / 100.0 * scale if self.percent else self.value
+
 
 @dataclass(frozen=True, slots=True)
 class Name:
@@ -202,6 +206,15 @@ Condition: TypeAlias = Comparison | Flag | And | Or | Not | Bounded
 
 
 @dataclass(frozen=True, slots=True)
+class Plain:
+    """``name operator literal``, the commonest plan, taken apart: nothing is walked to judge it."""
+
+    name: str
+    operator: ComparisonOperator
+    literal: Number
+
+
+@dataclass(frozen=True, slots=True)
 class Criterion:
     """A criterion that was understood.
 
@@ -211,6 +224,7 @@ class Criterion:
         plan: The same condition without ``Not`` and chains, metrics on the left: what is judged.
             Negations are pushed down to the comparisons, so that a criterion which still waits, or
             a rate on too little data, is never turned into a met one by a ``not`` above it.
+        plain: The plan once more where it is a metric compared with a literal, else None.
         names: The metrics it reads, in order, each once.
         has_time_clause: Whether its truth can change by the clock alone.
         spoken: Names out of prose that nobody declared: an event with the same words in another
@@ -221,6 +235,7 @@ class Criterion:
     spoken: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     text: str = field(init=False, compare=False)
     plan: Condition = field(init=False, compare=False, repr=False)
+    plain: Plain | None = field(init=False, compare=False, repr=False)
     names: tuple[str, ...] = field(init=False, compare=False, repr=False)
     has_time_clause: bool = field(init=False, compare=False, repr=False)
 
@@ -229,6 +244,7 @@ class Criterion:
         plan = affirmed(self.condition)
         object.__setattr__(self, "text", print_condition(self.condition))
         object.__setattr__(self, "plan", plan)
+        object.__setattr__(self, "plain", _plain(plan))
         object.__setattr__(self, "names", names_of(plan))
         object.__setattr__(self, "has_time_clause", _has_time_clause(plan))
 
@@ -356,6 +372,15 @@ def _affirmed_comparison(chain: Comparison, negated: bool) -> Condition:
     if len(pairs) == 1:
         return pairs[0]
     return Or(tuple(pairs)) if negated else And(tuple(pairs))
+
+
+def _plain(plan: Condition) -> Plain | None:
+    if not isinstance(plan, Comparison):
+        return None
+    (left, right), (operator,) = plan.operands, plan.operators
+    if isinstance(left, Name) and isinstance(right, Number):
+        return Plain(left.name, operator, right)
+    return None
 
 
 def names_of(node: Term | Condition) -> tuple[str, ...]:

@@ -191,6 +191,16 @@ def test_times_without_a_zone_are_utc() -> None:
     assert result.state == "met"
 
 
+@pytest.mark.parametrize("text", ["gauge > 0.1", "gauge >= 16%", "email_sent != 250", "replies > 100", "few <= 3"])
+def test_a_comparison_judged_alone_comes_to_the_same_as_inside_others(text: str) -> None:
+    alone, both = judged(text), judged(f"{text} and {text}")
+    if alone.state == "met":
+        assert both.reason == f"{alone.reason} and {alone.reason}"
+    else:
+        assert both.reason == alone.reason
+    assert both._replace(said=None) == alone
+
+
 texts = st.sampled_from(
     [
         "a > 1",
