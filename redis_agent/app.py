@@ -34,6 +34,7 @@ from redis_agent.intake import Intake
 from redis_agent.judge import Judge, Rules
 from redis_agent.lifecycle import Policy
 from redis_agent.lockstep import Lockstep
+from redis_agent.maturity import Maturity
 from redis_agent.roster import Roster
 from redis_agent.scheduler import Scheduler
 from redis_agent.store import keys
@@ -50,6 +51,7 @@ from redis_agent.store.outbox import Delivery, Outbox
 from redis_agent.store.recovery import Recovery
 from redis_agent.store.rights import missing_rights
 from redis_agent.store.stream import TOGETHER, EventStream
+from redis_agent.store.windows import Windows
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.telling import Teller
 from redis_agent.watch import Watch
@@ -367,6 +369,7 @@ def _judge(parts: Parts) -> Judge:
             min_samples=settings.min_samples,
             max_fields=settings.max_fields,
         ),
+        maturity=Maturity(Windows(parts.client), parts.clock, settings.maturity_seconds),
     )
 
 

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from redis_agent.errors import ConfigError
 from redis_agent.store.address import Address, Sentinels, fault_of_url, host_ports, redacted_url
+from redis_agent.windows import HOURS_FROM_SECONDS
 
 PREFIX = "REDIS_AGENT_"
 FILE_SUFFIX = "_FILE"
@@ -244,6 +245,14 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="The least denominator at which a rate's crossing is told as early.",
     )
+    maturity_seconds: Annotated[int, Variable(unit="seconds; 0: all count at once")] = Field(
+        0,
+        ge=0,
+        le=7_776_000,
+        description="How long a trial, such as an email sent, needs to succeed. Younger ones are left out of a rate "
+        "that a criterion asks to be below something, so that a campaign does not fail for emails sent a minute ago. "
+        "Counted in whole minutes, from three hours on in whole hours; at the end, and past a deadline, all count.",
+    )
     alert_alpha: Annotated[float, Variable(form="a probability between 0.000001 and 0.5")] = Field(
         0.05,
         ge=0.000_001,
@@ -381,6 +390,15 @@ class Settings(BaseSettings):
     def _check_channels_differ(cls, value: str, info: ValidationInfo) -> str:
         if value == info.data.get("metrics_channel"):
             raise ValueError("it is METRICS_CHANNEL, too: every alert would come back as an event")
+        return value
+
+    @field_validator("maturity_seconds")
+    @classmethod
+    def _check_maturity(cls, value: int, info: ValidationInfo) -> int:
+        kept = {"MINUTES": "window_minutes_ttl_seconds", "HOURS": "window_hours_ttl_seconds"}
+        kind = "HOURS" if value >= HOURS_FROM_SECONDS else "MINUTES"
+        if value > info.data.get(kept[kind], value):
+            raise ValueError(f"is longer than windows are kept (REDIS_AGENT_WINDOW_{kind}_TTL_SECONDS)")
         return value
 
     @field_validator("stream_hard_limit")

@@ -124,6 +124,11 @@ class Experiment:
         return any(entry.criterion is not None and entry.criterion.has_time_clause for entry in self.criteria)
 
     @cached_property
+    def asks_for_less(self) -> bool:
+        """Whether a criterion is met by a value below something, such as a rate that must not be low."""
+        return any(entry.criterion is not None and entry.criterion.asks_for_less for entry in self.criteria)
+
+    @cached_property
     def specs(self) -> Mapping[str, MetricSpec]:
         """The metrics by name."""
         return {spec.name: spec for spec in self.metrics}
@@ -265,6 +270,7 @@ def judge(
     alpha: float = 0.05,
     min_samples: int = 20,
     final: bool = False,
+    mature: Mapping[str, str] | None = None,
 ) -> list[Verdict]:
     """Judges every criterion on an aggregate; whatever the fields hold, nothing is raised.
 
@@ -275,11 +281,13 @@ def judge(
         alpha: Level of the test of rates.
         min_samples: Trials from which a rate counts as early.
         final: Values are final; a completed experiment's always are.
+        mature: The same fields without what is too young to have succeeded; None where all is old enough.
 
     Returns:
         A verdict for each criterion, in their order.
     """
     metrics = Metrics.from_hash(fields, experiment.specs)
+    old_enough = None if mature is None else Metrics.from_hash(mature, experiment.specs)
     started_at = experiment.created_at or parse_moment(fields.get("first_event_at"))
     final = final or experiment.finished
     verdicts = []
@@ -294,6 +302,7 @@ def judge(
                 final=final,
                 alpha=alpha,
                 min_samples=min_samples,
+                mature=old_enough,
             )
             if entry.only_final and not final and evaluation.state == "met":
                 reason = f"{evaluation.reason}; counts only when the experiment is over"

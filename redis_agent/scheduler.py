@@ -197,13 +197,11 @@ class Scheduler:
         return [judgement.experiment.id for judgement in judgements]
 
     def _remember(self, judgement: Judgement) -> None:
-        """Keep track of time clauses."""
-        experiment_id = judgement.experiment.id
-        waits = not judgement.experiment.finished
-        if waits and any(v.has_time_clause and v.state != "met" for v in judgement.verdicts):
-            self._timed.add(experiment_id)
+        """Keep track of what time alone can change."""
+        if judgement.timed:
+            self._timed.add(judgement.experiment.id)
         else:
-            self._timed.discard(experiment_id)
+            self._timed.discard(judgement.experiment.id)
 
     # The summary -------------------------------------------------------------------------------------------
 

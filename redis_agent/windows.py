@@ -14,6 +14,8 @@ WindowKind: TypeAlias = Literal["minute", "hour"]
 SECONDS: Final[dict[WindowKind, int]] = {"minute": 60, "hour": 3_600}
 MINUTE_MS: Final = 60_000
 _MINUTES_AN_HOUR: Final = 60
+# What is older than this is looked up in hours.
+HOURS_FROM_SECONDS: Final = 10_800
 # A longer number is none that the agent wrote.
 _DIGITS: Final = 25
 # Clocks of publishers run ahead by less; what says that it happens later than this is believed to happen now.
@@ -46,6 +48,17 @@ class Window:
     def seconds(self) -> int:
         """Its length."""
         return SECONDS[self.kind]
+
+
+def younger_than(seconds: int, now_s: int) -> list[Window]:
+    """The windows in which something may be younger than that; the first may hold older events, too.
+
+    Minutes, and hours from `HOURS_FROM_SECONDS` on: minutes are not kept for long, and would be many.
+    """
+    kind: WindowKind = "hour" if seconds >= HOURS_FROM_SECONDS else "minute"
+    length = SECONDS[kind]
+    first = (now_s - seconds) // length * length
+    return [Window(kind, start) for start in range(first, now_s + _AHEAD_MS // 1000 + 1, length)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,7 @@ async def _read(session: "Session", ids: list[str], now: datetime) -> dict[str, 
     settings = session.settings
     aggregates = await Aggregates(session.client).read(ids)
     definitions = await Definitions(session.client).read(ids)
+    mature = await session.mature(aggregates)
     known: dict[str, dict[str, Any]] = {}
     for experiment_id in ids:
         fields = aggregates.get(experiment_id, {})
@@ -153,6 +154,7 @@ async def _read(session: "Session", ids: list[str], now: datetime) -> dict[str, 
                 now=now,
                 alpha=settings.alert_alpha,
                 min_samples=settings.min_samples,
+                mature=mature.get(experiment_id),
             )
             criteria = [verdict.as_json() for verdict in verdicts]
         elif parsed:

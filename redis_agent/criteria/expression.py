@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Final, Literal, TypeAlias
 
 ComparisonOperator: TypeAlias = Literal["<", "<=", ">", ">=", "==", "!="]
+LESS: Final[tuple[ComparisonOperator, ...]] = ("<", "<=")
 ArithmeticOperator: TypeAlias = Literal["+", "-", "*", "/"]
 
 RESERVED: Final = frozenset({"and", "or", "not", "true", "false", "after", "within"})
@@ -227,6 +228,7 @@ class Criterion:
         plain: The plan once more where it is a metric compared with a literal, else None.
         names: The metrics it reads, in order, each once.
         has_time_clause: Whether its truth can change by the clock alone.
+        asks_for_less: Whether it has a comparison that is met by being below something.
         spoken: Names out of prose that nobody declared: an event with the same words in another
             order, or with a filler more or less, is what they mean.
     """
@@ -238,6 +240,7 @@ class Criterion:
     plain: Plain | None = field(init=False, compare=False, repr=False)
     names: tuple[str, ...] = field(init=False, compare=False, repr=False)
     has_time_clause: bool = field(init=False, compare=False, repr=False)
+    asks_for_less: bool = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Derives what judging needs, once."""
@@ -247,6 +250,7 @@ class Criterion:
         object.__setattr__(self, "plain", _plain(plan))
         object.__setattr__(self, "names", names_of(plan))
         object.__setattr__(self, "has_time_clause", _has_time_clause(plan))
+        object.__setattr__(self, "asks_for_less", _asks_for_less(plan))
 
     def __str__(self) -> str:
         """The canonical text."""
@@ -421,6 +425,14 @@ def _has_time_clause(condition: Condition) -> bool:
     if isinstance(condition, (And, Or)):
         return any(_has_time_clause(item) for item in condition.items)
     return False
+
+
+def _asks_for_less(plan: Condition) -> bool:
+    if isinstance(plan, Comparison):
+        return plan.operators[0] in LESS
+    if isinstance(plan, Bounded):
+        return _asks_for_less(plan.condition)
+    return isinstance(plan, (And, Or)) and any(_asks_for_less(item) for item in plan.items)
 
 
 def _makes_percentage(term: Term) -> bool:

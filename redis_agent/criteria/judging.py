@@ -9,7 +9,10 @@ criterion is depends on what it reads:
   share the level, so that it holds for the criterion as a whole;
 - a rate inside other arithmetic, or compared with a metric, has no test: it is early at best;
 - after ``after N sends``, past a ``within`` deadline and when the experiment is over, values are
-  taken literally. ``after 7 days`` only waits: it says nothing about how much data there is.
+  taken literally. ``after 7 days`` only waits: it says nothing about how much data there is;
+- where trials need time to succeed, those that had too little are left out of a rate that is asked
+  to be below something, until a deadline or the end: successes all count, so that what is judged is
+  never lower than what the old trials alone would show.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from functools import partial
 from redis_agent.criteria.evaluation import Evaluation, State, Strength, all_of, any_of, compared, shown
 from redis_agent.criteria.evidence import Evidence, compares, rate_evidence
 from redis_agent.criteria.expression import (
+    LESS,
     AfterCount,
     AfterTime,
     And,
@@ -42,7 +46,7 @@ from redis_agent.criteria.expression import (
     print_term,
 )
 from redis_agent.criteria.metrics import Metrics
-from redis_agent.criteria.reading import Reading, value_of
+from redis_agent.criteria.reading import Reading, unknown, value_of
 
 
 def evaluate(
@@ -54,6 +58,7 @@ def evaluate(
     final: bool = False,
     alpha: float = 0.05,
     min_samples: int = 20,
+    mature: Metrics | None = None,
 ) -> Evaluation:
     """Judges a criterion. Pure; whatever the metrics hold, nothing is raised.
 
@@ -65,6 +70,7 @@ def evaluate(
         final: The experiment is over: values are taken literally.
         alpha: Chance that a rate on its threshold is ever confirmed.
         min_samples: Trials from which a rate that is met counts as early.
+        mature: The counts without what is too young to have succeeded; None where all is old enough.
 
     Returns:
         The state with its reason and the comparison that decided.
@@ -77,8 +83,12 @@ def evaluate(
             return _fact(plain.name, value, plain.operator, plain.literal.at(scale), scale)
     elapsed = None if started_at is None else (_aware(now) - _aware(started_at)).total_seconds()
     judge = _Judge(metrics, elapsed, started_at, min_samples, final)
+    if mature is not None and not final:
+        judge.read_mature = mature.read
     if criterion.spoken:
         judge.read = partial(metrics.read_spoken, spoken=criterion.spoken)
+        if judge.read_mature is not None and mature is not None:
+            judge.read_mature = partial(mature.read_spoken, spoken=criterion.spoken)
     literally = "the experiment is over" if final else ""
     return judge.condition(criterion.plan, literally, alpha)
 
@@ -93,7 +103,7 @@ def _fact(metric: str, value: float, operator: ComparisonOperator, threshold: fl
 class _Judge:
     """One evaluation; ``literally`` says why values are taken literally, "" when they are not."""
 
-    __slots__ = ("_elapsed_seconds", "_final", "_metrics", "_min_samples", "_started_at", "read")
+    __slots__ = ("_elapsed_seconds", "_final", "_metrics", "_min_samples", "_started_at", "read", "read_mature")
 
     def __init__(
         self,
@@ -106,6 +116,7 @@ class _Judge:
         self._metrics = metrics
         self._final = final
         self.read: Callable[[str], Reading] = metrics.read
+        self.read_mature: Callable[[str], Reading] | None = None
         self._elapsed_seconds = elapsed_seconds
         self._started_at = started_at
         self._min_samples = min_samples
@@ -151,6 +162,11 @@ class _Judge:
         else:
             metric = print_term(left_term)
             left = value_of(left_term, read)
+        young = 0
+        if operator in LESS and left.kind == "rate" and self.read_mature is not None:
+            all_trials = left.trials or 0
+            left = _without_young(metric, left, value_of(left_term, self.read_mature))
+            young = all_trials - (left.trials or 0)
         constant = type(right_term) is Number or not names_of(right_term)
         right = value_of(right_term, read, left.scale)
         value, threshold = left.value, right.value
@@ -163,6 +179,8 @@ class _Judge:
         met = compares(value, operator, threshold)
         against = "" if constant else f"{print_term(right_term)}, "
         reason = compared(metric, value, operator, threshold, met=met, counts=_counts(left), against=against)
+        if young:
+            reason = f"{reason}; {young} trials too young to count"
         state: State = "met" if met else "not_met"
         strength: Strength | None = "fact" if met else None
         proof = None
@@ -239,7 +257,11 @@ class _Judge:
                     passed = f"the deadline {self._moment(clause.duration)} has passed"
                     literally = literally or passed
                     late = late or self._late_events(clause.duration)
+        read_mature = self.read_mature
+        if passed:  # what is too young by now had its time
+            self.read_mature = None
         result = self.condition(node.condition, literally, alpha)
+        self.read_mature = read_mature
         if late and result.state == "met":
             # It may have become so only after the deadline; what it was then is not known any more.
             return result._replace(state="unknown", evidence=None, said=f"{result.reason}; {late}")
@@ -292,6 +314,19 @@ class _Judge:
         except OverflowError:
             return "the time comes"
         return moment.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _without_young(metric: str, rate: Reading, mature: Reading) -> Reading:
+    """A rate of all its successes over the trials that have had their time.
+
+    Which of the successes are those of old trials nobody knows: to count all errs away from being below.
+    """
+    trials = mature.trials or 0
+    if rate.successes is None or mature.kind != "rate" or trials <= 0:
+        return unknown(metric, f"none of the {rate.trials} trials of {metric} is old enough to count", rate.scale)
+    successes = min(rate.successes, trials)
+    value = successes / trials * rate.scale
+    return Reading(rate.name, value, "", "rate", successes, trials, rate.scale, rate.assumed)
 
 
 def _aware(moment: datetime) -> datetime:
