@@ -1,0 +1,186 @@
+"""The general anomaly detector for one series of values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from redis_agent.anomaly.daily import DailyProfile
+from redis_agent.anomaly.novelty import Novelty
+from redis_agent.anomaly.score import ALERT_THRESHOLD, score_of
+
+VIEWS: Final = ("value", "hour", "mean", "median")
+"""Value by itself; against its hour of the day; mean of the last `MEAN_OF`; median of the last `MEDIAN_OF`."""
+
+MEAN_OF: Final = 24
+"""Values in the running mean: what builds up over a few hours, though no single value is extreme."""
+
+MEDIAN_OF: Final = 7
+"""Values in the running median: what lasts, unmoved by single spikes now and in the past."""
+
+REST: Final = 96
+"""Values after an alert that belong to the same event: eight hours of five-minute values."""
+
+MOVES_BEFORE_USE: Final = 10
+"""Changes of value before anything is judged: a series that never or hardly moved has no scale yet."""
+
+_GREATEST: Final = 1e150
+_LEAST: Final = 1e-140
+"""Beyond these a square would overflow, or vanish: greater magnitudes are cut, smaller ones are zero."""
+
+_SILENT: Final = score_of(1.0)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why a value was an anomaly: what was looked at, what it was, and what it had been before."""
+
+    view: str
+    observed: float
+    level: float
+    scale: float
+    low: float
+    high: float
+    tail_probability: float
+
+
+class Detector:
+    """Scores each value of a series for how probably an anomaly begins there.
+
+    Four views of the series (`VIEWS`) are each watched for novelty: values beyond all that the view has
+    shown, by a margin, and improbable under a normal distribution of its past. The least of the tail
+    probabilities, times two for the sides and times the number of views (Bonferroni), becomes a posterior
+    probability in `score_of`. `ALERT_THRESHOLD` is then near five standard deviations on every series.
+
+    Series of whole numbers from 0 are also held to the spread that independent counts would have: twice the
+    difference of the square roots is nearly standard normal (Anscombe 1948), and a value must be extreme in
+    that measure too. The first 4 where 0 and 1 were usual is no anomaly.
+
+    Promises: causal and deterministic; bounded state and cost per value; a series continued from `state()`,
+    also through JSON and in another process, gives the same scores bit for bit; after an alert `REST` values
+    are not scored but learnt; no score reaches the threshold before `novelty.WARM_UP` values or on a constant
+    series. Values that are not finite are ignored. Timestamps serve only to tell the hour of the day, in the
+    zone they are given in; they may repeat and step back.
+    """
+
+    __slots__ = ("_counts", "_finding", "_moves", "_novelty", "_profile", "_recent", "_since_alert")
+
+    def __init__(self) -> None:
+        self._novelty = {view: Novelty() for view in VIEWS}
+        self._profile = DailyProfile()
+        self._recent: list[float] = []
+        self._moves = 0
+        self._counts = True
+        self._since_alert = REST
+        self._finding: Finding | None = None
+
+    @property
+    def finding(self) -> Finding | None:
+        """Why the latest value scored at or above `ALERT_THRESHOLD`; None when it did not. Not part of the state."""
+        return self._finding
+
+    def update(self, timestamp: datetime, value: float) -> float:
+        """Learn the next value and return its score.
+
+        Args:
+            timestamp: When it was measured; naive, or aware in the zone whose days matter.
+            value: The measured value.
+
+        Returns:
+            The posterior probability, in [0, 1], that an anomaly begins with this value.
+        """
+        self._finding = None
+        if not math.isfinite(value):
+            return _SILENT
+        value = _within_bounds(value)
+        self._note(value)
+        best, least = "", 1.0
+        magnitude = self._novelty["value"].level
+        for view, observed, at_most in self._views(timestamp, value):
+            novelty = self._novelty[view]
+            tail = novelty.tail_probability(observed, magnitude, at_most)
+            if tail < least:
+                best, least = view, tail
+                finding = (observed, novelty.level, novelty.scale, *novelty.range)
+            novelty.learn(observed)
+        self._profile.learn(timestamp, value)
+        self._since_alert = min(self._since_alert + 1, REST + 1)
+        if self._since_alert <= REST or self._moves < MOVES_BEFORE_USE:
+            return _SILENT
+        tail = min(1.0, 2 * len(VIEWS) * least)
+        score = score_of(tail)
+        if score >= ALERT_THRESHOLD:
+            self._since_alert = 0
+            self._finding = Finding(best, *finding, tail)
+        return score
+
+    def _note(self, value: float) -> None:
+        """Keep what the views need of the values themselves."""
+        recent = self._recent
+        if not recent or value != recent[-1]:
+            self._moves = min(self._moves + 1, MOVES_BEFORE_USE)
+        if self._counts and (value < 0.0 or not value.is_integer()):
+            self._counts = False
+        recent.append(value)
+        if len(recent) > MEAN_OF:
+            del recent[0]
+
+    def _views(self, timestamp: datetime, value: float) -> list[tuple[str, float, float]]:
+        """Return for each view that has a value now: its name, the value, and the deviations it can be at most."""
+        counts = self._counts
+        level = self._novelty["value"].level
+        views = [("value", value, _count_deviations(value, level, 1) if counts else math.inf)]
+        expected = self._profile.expected(timestamp)
+        if expected is not None:
+            views.append(("hour", value - expected, _count_deviations(value, expected, 1) if counts else math.inf))
+        recent = self._recent
+        if len(recent) == MEAN_OF:
+            mean = math.fsum(recent) / MEAN_OF
+            views.append(("mean", mean, _count_deviations(mean, level, MEAN_OF) if counts else math.inf))
+        if len(recent) >= MEDIAN_OF:
+            views.append(("median", sorted(recent[-MEDIAN_OF:])[MEDIAN_OF // 2], math.inf))
+        return views
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is remembered, as plain JSON values (about 2 kB as text)."""
+        return {
+            "version": 1,
+            "novelty": {view: novelty.state() for view, novelty in self._novelty.items()},
+            "profile": self._profile.state(),
+            "recent": list(self._recent),
+            "moves": self._moves,
+            "counts": self._counts,
+            "since_alert": self._since_alert,
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Detector:
+        """Return a detector that goes on exactly where `state` was taken.
+
+        Raises:
+            ValueError: The state is of another version.
+        """
+        if state.get("version") != 1:
+            raise ValueError(f"a detector's state of version 1 is needed, not {state.get('version')!r}")
+        detector = cls()
+        detector._novelty = {view: Novelty.restore(state["novelty"][view]) for view in VIEWS}
+        detector._profile = DailyProfile.restore(state["profile"])
+        detector._recent = list(state["recent"])
+        detector._moves = state["moves"]
+        detector._counts = state["counts"]
+        detector._since_alert = state["since_alert"]
+        return detector
+
+
+def _within_bounds(value: float) -> float:
+    """Return the value with its magnitude held where squares are exact enough."""
+    if abs(value) < _LEAST:
+        return 0.0
+    return min(max(float(value), -_GREATEST), _GREATEST)
+
+
+def _count_deviations(observed: float, expected: float, values: int) -> float:
+    """Return how far the mean of so many counts is from the expected one, in deviations (Anscombe 1948)."""
+    return 2.0 * math.sqrt(values) * abs(math.sqrt(observed) - math.sqrt(max(expected, 0.0)))
