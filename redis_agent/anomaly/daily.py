@@ -1,21 +1,22 @@
-"""What a series usually is at this hour of the day."""
+"""What a series usually is at this hour of a working day, or of a weekend."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, Final
 
-HOURS: Final = 24
+HOURS: Final = 48
+"""Those of a working day, then those of a weekend day: what people do differs most between the two."""
 
 DAYS_BEFORE_USE: Final = 2
-"""Visits of an hour before its mean says anything."""
+"""Visits of an hour before its mean says anything: two working days, or one weekend."""
 
 _NEWEST: Final = 0.2
 """Weight of the newest visit once there are five: the profile follows a change within a working week."""
 
 
 class DailyProfile:
-    """Mean of the values in each hour of the day, over the last days.
+    """Mean of the values in each of `HOURS`, over the last days.
 
     Each visit of an hour (one day's values in it, many or one) counts once, so that a dense day does not
     outweigh a sparse one. A visit is learnt when the next begins, so that it is not compared with itself.
@@ -32,12 +33,12 @@ class DailyProfile:
 
     def expected(self, timestamp: datetime) -> float | None:
         """Return the usual value at this hour, or None until it was seen on `DAYS_BEFORE_USE` days."""
-        hour = timestamp.hour
+        hour = _hour(timestamp)
         return self._means[hour] if self._visits[hour] >= DAYS_BEFORE_USE else None
 
     def learn(self, timestamp: datetime, value: float) -> None:
         """Take a value in. A timestamp that steps back opens a new visit, no more."""
-        hour, day = timestamp.hour, timestamp.toordinal()
+        hour, day = _hour(timestamp), timestamp.toordinal()
         if hour != self._hour or day != self._day:
             self._close()
             self._hour, self._day = hour, day
@@ -69,3 +70,8 @@ class DailyProfile:
         profile._visits = list(state["visits"])
         profile._day, profile._hour, profile._sum, profile._count = state["open"]
         return profile
+
+
+def _hour(timestamp: datetime) -> int:
+    """Return which of `HOURS` it is."""
+    return timestamp.hour + (24 if timestamp.weekday() >= 5 else 0)

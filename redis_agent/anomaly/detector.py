@@ -9,10 +9,14 @@ from typing import Any, Final
 
 from redis_agent.anomaly.daily import DailyProfile
 from redis_agent.anomaly.novelty import Novelty
+from redis_agent.anomaly.runs import Runs
 from redis_agent.anomaly.score import ALERT_THRESHOLD, score_of
 
 VIEWS: Final = ("value", "hour", "mean", "median")
 """Value by itself; against its hour of the day; mean of the last `MEAN_OF`; median of the last `MEDIAN_OF`."""
+
+TESTS: Final = 2 * len(VIEWS) + 1
+"""What can fire: each view to either side, and a run of equal values."""
 
 MEAN_OF: Final = 24
 """Values in the running mean: what builds up over a few hours, though no single value is extreme."""
@@ -51,7 +55,8 @@ class Detector:
 
     Four views of the series (`VIEWS`) are each watched for novelty: values beyond all that the view has
     shown, by a margin, and improbable under a normal distribution of its past. The least of the tail
-    probabilities, times two for the sides and times the number of views (Bonferroni), becomes a posterior
+    probabilities, and that of a value repeated for too long (`Runs`), times the number of `TESTS`
+    (Bonferroni), becomes a posterior
     probability in `score_of`. `ALERT_THRESHOLD` is then near five standard deviations on every series.
 
     Series of whole numbers from 0 are also held to the spread that independent counts would have: twice the
@@ -65,13 +70,13 @@ class Detector:
     zone they are given in; they may repeat and step back.
     """
 
-    __slots__ = ("_counts", "_finding", "_moves", "_novelty", "_profile", "_recent", "_since_alert")
+    __slots__ = ("_counts", "_finding", "_novelty", "_profile", "_recent", "_runs", "_since_alert")
 
     def __init__(self) -> None:
         self._novelty = {view: Novelty() for view in VIEWS}
         self._profile = DailyProfile()
         self._recent: list[float] = []
-        self._moves = 0
+        self._runs = Runs()
         self._counts = True
         self._since_alert = REST
         self._finding: Finding | None = None
@@ -96,36 +101,54 @@ class Detector:
             return _SILENT
         value = _within_bounds(value)
         self._note(value)
-        best, least = "", 1.0
+        views = self._views(timestamp, value)
         magnitude = self._novelty["value"].level
-        for view, observed, at_most in self._views(timestamp, value):
-            novelty = self._novelty[view]
-            tail = novelty.tail_probability(observed, magnitude, at_most)
-            if tail < least:
-                best, least = view, tail
-                finding = (observed, novelty.level, novelty.scale, *novelty.range)
-            novelty.learn(observed)
+        # Whole numbers repeat for many reasons, and a long silence of counts is for who knows when they flow.
+        run = 1.0 if self._counts else self._runs.tail_probability()
+        found: tuple[float, str, float] = (run, "run", self._runs.length)
+        for view, observed, at_most in views:
+            tail = self._novelty[view].tail_probability(observed, magnitude, at_most)
+            if tail < found[0]:
+                found = (tail, view, observed)
+        score = self._judge(*found)
+        for view, observed, _ in views:
+            self._novelty[view].learn(observed)
         self._profile.learn(timestamp, value)
-        self._since_alert = min(self._since_alert + 1, REST + 1)
-        if self._since_alert <= REST or self._moves < MOVES_BEFORE_USE:
+        return score
+
+    def _judge(self, tail: float, view: str, observed: float) -> float:
+        """Return the score of the least tail probability, and rest after an alert."""
+        if self._runs.moves < MOVES_BEFORE_USE:
             return _SILENT
-        tail = min(1.0, 2 * len(VIEWS) * least)
+        resting = self._since_alert < REST
+        self._since_alert = min(self._since_alert + 1, REST)
+        tail = min(1.0, TESTS * tail)
         score = score_of(tail)
         if score >= ALERT_THRESHOLD:
             self._since_alert = 0
-            self._finding = Finding(best, *finding, tail)
+        if resting:
+            return _SILENT
+        if score >= ALERT_THRESHOLD:
+            self._finding = self._explain(view, observed, tail)
         return score
+
+    def _explain(self, view: str, observed: float, tail: float) -> Finding:
+        """Return what was found, beside what had been usual."""
+        if view == "run":
+            share = self._runs.share
+            usual = share / (1.0 - share)
+            return Finding(view, observed, usual, math.sqrt(usual / (1.0 - share)), 0.0, self._runs.longest, tail)
+        novelty = self._novelty[view]
+        return Finding(view, observed, novelty.level, novelty.scale, *novelty.range, tail)
 
     def _note(self, value: float) -> None:
         """Keep what the views need of the values themselves."""
-        recent = self._recent
-        if not recent or value != recent[-1]:
-            self._moves = min(self._moves + 1, MOVES_BEFORE_USE)
+        self._runs.learn(value)
         if self._counts and (value < 0.0 or not value.is_integer()):
             self._counts = False
-        recent.append(value)
-        if len(recent) > MEAN_OF:
-            del recent[0]
+        self._recent.append(value)
+        if len(self._recent) > MEAN_OF:
+            del self._recent[0]
 
     def _views(self, timestamp: datetime, value: float) -> list[tuple[str, float, float]]:
         """Return for each view that has a value now: its name, the value, and the deviations it can be at most."""
@@ -144,13 +167,13 @@ class Detector:
         return views
 
     def state(self) -> dict[str, Any]:
-        """Return all that is remembered, as plain JSON values (about 2 kB as text)."""
+        """Return all that is remembered, as plain JSON values (2 to 3 kB as text)."""
         return {
             "version": 1,
             "novelty": {view: novelty.state() for view, novelty in self._novelty.items()},
             "profile": self._profile.state(),
             "recent": list(self._recent),
-            "moves": self._moves,
+            "runs": self._runs.state(),
             "counts": self._counts,
             "since_alert": self._since_alert,
         }
@@ -168,7 +191,7 @@ class Detector:
         detector._novelty = {view: Novelty.restore(state["novelty"][view]) for view in VIEWS}
         detector._profile = DailyProfile.restore(state["profile"])
         detector._recent = list(state["recent"])
-        detector._moves = state["moves"]
+        detector._runs = Runs.restore(state["runs"])
         detector._counts = state["counts"]
         detector._since_alert = state["since_alert"]
         return detector

@@ -13,8 +13,8 @@ MARGIN: Final = 0.05
 """How far beyond the range, in units of the range, a value must lie to be more than the next record.
 Lavin and Ahmad 2015 take the same share in the spatial rule of their detectors."""
 
-MEMORY: Final = 10_000
-"""Values after which old ones begin to be forgotten: five weeks of five-minute values. Level and scale then
+MEMORY: Final = 4032
+"""Values after which old ones begin to be forgotten: two weeks of five-minute values. Level and scale then
 weigh the newest most; the range is that of the last one to two memories."""
 
 _SCALE_FLOOR: Final = 1e-6

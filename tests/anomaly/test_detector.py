@@ -77,10 +77,10 @@ def test_a_spike_is_found_at_once() -> None:
 
 
 def test_a_level_shift_is_found_once() -> None:
-    values = [value + (70 if i >= 800 else 0) for i, value in enumerate(daily(WEEK))]
+    values = [value + (70 if i >= 1300 else 0) for i, value in enumerate(daily(2 * WEEK))]
     found = alerts(timed(values))
     assert len(found) == 1
-    assert 800 <= found[0] <= 812
+    assert 1300 <= found[0] <= 1312
 
 
 def test_a_small_lasting_shift_in_noise_is_found_by_the_running_views() -> None:
@@ -99,6 +99,15 @@ def test_a_flat_line_in_a_daily_cycle_is_found() -> None:
     assert 1300 <= found[0] < 1300 + DAY
 
 
+def test_a_gauge_that_is_stuck_in_its_noise_is_found() -> None:
+    noise = random.Random(15)
+    values = [noise.gauss(100, 10) for _ in range(WEEK)]
+    values[600:700] = [100.0] * 100
+    found = alerts(timed(values))
+    assert len(found) == 1
+    assert 600 <= found[0] <= 630
+
+
 def test_a_day_without_its_peak_is_found() -> None:
     noise = random.Random(2)
     busy = range(54, 108)
@@ -106,6 +115,22 @@ def test_a_day_without_its_peak_is_found() -> None:
     found = alerts(timed(values))
     assert len(found) == 1
     assert 9 * DAY + 54 <= found[0] <= 9 * DAY + 60
+
+
+def working_week(seed: int) -> list[float]:
+    noise = random.Random(seed)
+    busy = [day < 5 and 8 <= hour < 18 for day in range(7) for hour in range(24)]
+    return [float(round(max(0.0, noise.gauss(30, 5)))) if busy[i // 6 % 168] else 0.0 for i in range(4 * WEEK)]
+
+
+def test_work_on_a_weekend_that_never_had_any_is_found_and_the_weekends_themselves_are_not() -> None:
+    values = working_week(16)
+    assert alerts(timed(values)) == []
+    saturday = 3 * WEEK + 5 * DAY + 66
+    values[saturday : saturday + 12] = [30.0] * 12
+    found = alerts(timed(values))
+    assert found
+    assert saturday <= found[0] < saturday + 12
 
 
 def test_a_burst_of_counts_is_found_and_a_record_of_few_is_not() -> None:
@@ -128,7 +153,7 @@ def test_the_finding_says_why() -> None:
     assert finding is not None
     assert finding.view in VIEWS
     assert finding.observed > finding.high
-    assert finding.tail_probability < 1e-6
+    assert finding.tail_probability < 3e-6
     detector.update(*timed(values)[801])
     assert detector.finding is None
 
