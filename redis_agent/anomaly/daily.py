@@ -14,19 +14,25 @@ DAYS_BEFORE_USE: Final = 2
 _NEWEST: Final = 0.2
 """Weight of the newest visit once there are five: the profile follows a change within a working week."""
 
+_NEWEST_RESIDUAL: Final = 0.02
+"""Weight of the newest value in the variance of its hour once there are fifty."""
+
 
 class DailyProfile:
     """Mean of the values in each of `HOURS`, over the last days.
 
     Each visit of an hour (one day's values in it, many or one) counts once, so that a dense day does not
     outweigh a sparse one. A visit is learnt when the next begins, so that it is not compared with itself.
+    How far values lie from the mean is kept for each hour too: nights are quiet, and office hours are not.
     """
 
-    __slots__ = ("_count", "_day", "_hour", "_means", "_sum", "_visits")
+    __slots__ = ("_count", "_day", "_hour", "_means", "_residuals", "_sum", "_variances", "_visits")
 
     def __init__(self) -> None:
         self._means = [0.0] * HOURS
         self._visits = [0] * HOURS
+        self._variances = [0.0] * HOURS
+        self._residuals = [0] * HOURS
         self._day = self._hour = -1
         self._sum = 0.0
         self._count = 0
@@ -36,6 +42,10 @@ class DailyProfile:
         hour = _hour(timestamp)
         return self._means[hour] if self._visits[hour] >= DAYS_BEFORE_USE else None
 
+    def variance(self, timestamp: datetime) -> float:
+        """Return the mean square of what lay between the values of this hour and what was expected; 0 if unknown."""
+        return self._variances[_hour(timestamp)]
+
     def learn(self, timestamp: datetime, value: float) -> None:
         """Take a value in. A timestamp that steps back opens a new visit, no more."""
         hour, day = _hour(timestamp), timestamp.toordinal()
@@ -44,6 +54,10 @@ class DailyProfile:
             self._hour, self._day = hour, day
         self._sum += value
         self._count += 1
+        if self._visits[hour] >= DAYS_BEFORE_USE:
+            self._residuals[hour] = min(self._residuals[hour] + 1, round(1 / _NEWEST_RESIDUAL))
+            square = (value - self._means[hour]) ** 2
+            self._variances[hour] += (square - self._variances[hour]) / self._residuals[hour]
 
     def _close(self) -> None:
         if not self._count:
@@ -59,6 +73,8 @@ class DailyProfile:
         return {
             "means": list(self._means),
             "visits": list(self._visits),
+            "variances": list(self._variances),
+            "residuals": list(self._residuals),
             "open": [self._day, self._hour, self._sum, self._count],
         }
 
@@ -68,6 +84,8 @@ class DailyProfile:
         profile = cls()
         profile._means = list(state["means"])
         profile._visits = list(state["visits"])
+        profile._variances = list(state["variances"])
+        profile._residuals = list(state["residuals"])
         profile._day, profile._hour, profile._sum, profile._count = state["open"]
         return profile
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from redis_agent.anomaly.daily import DailyProfile
 from redis_agent.anomaly.novelty import Novelty
@@ -30,6 +30,9 @@ REST: Final = 96
 MOVES_BEFORE_USE: Final = 10
 """Changes of value before anything is judged: a series that never or hardly moved has no scale yet."""
 
+LEAST_DISPERSION: Final = 0.5
+"""Variance in units of the mean from which whole numbers can be counts; 1 is Poisson's."""
+
 _GREATEST: Final = 1e150
 _LEAST: Final = 1e-140
 """Beyond these a square would overflow, or vanish: greater magnitudes are cut, smaller ones are zero."""
@@ -50,14 +53,23 @@ class Finding:
     tail_probability: float
 
 
+class _Look(NamedTuple):
+    """What a view shows now, and what bounds how improbable it can be."""
+
+    view: str
+    observed: float
+    least_variance: float
+    most_deviations: float
+
+
 class Detector:
     """Scores each value of a series for how probably an anomaly begins there.
 
     Four views of the series (`VIEWS`) are each watched for novelty: values beyond all that the view has
     shown, by a margin, and improbable under a normal distribution of its past. The least of the tail
     probabilities, and that of a value repeated for too long (`Runs`), times the number of `TESTS`
-    (Bonferroni), becomes a posterior
-    probability in `score_of`. `ALERT_THRESHOLD` is then near five standard deviations on every series.
+    (Bonferroni), becomes a posterior probability in `score_of`. `ALERT_THRESHOLD` is then near five standard
+    deviations on every series.
 
     Series of whole numbers from 0 are also held to the spread that independent counts would have: twice the
     difference of the square roots is nearly standard normal (Anscombe 1948), and a value must be extreme in
@@ -101,18 +113,20 @@ class Detector:
             return _SILENT
         value = _within_bounds(value)
         self._note(value)
-        views = self._views(timestamp, value)
+        looks = self._look(timestamp, value)
         magnitude = self._novelty["value"].level
         # Whole numbers repeat for many reasons, and a long silence of counts is for who knows when they flow.
         run = 1.0 if self._counts else self._runs.tail_probability()
         found: tuple[float, str, float] = (run, "run", self._runs.length)
-        for view, observed, at_most in views:
-            tail = self._novelty[view].tail_probability(observed, magnitude, at_most)
+        for look in looks:
+            tail = self._novelty[look.view].tail_probability(
+                look.observed, magnitude, least_variance=look.least_variance, most_deviations=look.most_deviations
+            )
             if tail < found[0]:
-                found = (tail, view, observed)
+                found = (tail, look.view, look.observed)
         score = self._judge(*found)
-        for view, observed, _ in views:
-            self._novelty[view].learn(observed)
+        for look in looks:
+            self._novelty[look.view].learn(look.observed)
         self._profile.learn(timestamp, value)
         return score
 
@@ -150,24 +164,33 @@ class Detector:
         if len(self._recent) > MEAN_OF:
             del self._recent[0]
 
-    def _views(self, timestamp: datetime, value: float) -> list[tuple[str, float, float]]:
-        """Return for each view that has a value now: its name, the value, and the deviations it can be at most."""
-        counts = self._counts
-        level = self._novelty["value"].level
-        views = [("value", value, _count_deviations(value, level, 1) if counts else math.inf)]
+    def _look(self, timestamp: datetime, value: float) -> list[_Look]:
+        """Return each view that has a value now."""
+        whole = self._novelty["value"]
+        looks = [_Look("value", value, 0.0, self._most(value, whole.level, whole.variance, 1))]
         expected = self._profile.expected(timestamp)
         if expected is not None:
-            views.append(("hour", value - expected, _count_deviations(value, expected, 1) if counts else math.inf))
+            variance = self._profile.variance(timestamp)
+            looks.append(_Look("hour", value - expected, variance, self._most(value, expected, variance, 1)))
         recent = self._recent
         if len(recent) == MEAN_OF:
             mean = math.fsum(recent) / MEAN_OF
-            views.append(("mean", mean, _count_deviations(mean, level, MEAN_OF) if counts else math.inf))
+            looks.append(_Look("mean", mean, 0.0, self._most(mean, whole.level, whole.variance, MEAN_OF)))
         if len(recent) >= MEDIAN_OF:
-            views.append(("median", sorted(recent[-MEDIAN_OF:])[MEDIAN_OF // 2], math.inf))
-        return views
+            looks.append(_Look("median", sorted(recent[-MEDIAN_OF:])[MEDIAN_OF // 2], 0.0, math.inf))
+        return looks
+
+    def _most(self, observed: float, expected: float, variance: float, values: int) -> float:
+        """Return how many deviations the mean of so many values is out if they are independent counts.
+
+        Whole numbers that vary much less than counts would, such as a rounded temperature, are none.
+        """
+        if not self._counts or variance < LEAST_DISPERSION * expected:
+            return math.inf
+        return 2.0 * math.sqrt(values) * abs(math.sqrt(observed) - math.sqrt(max(expected, 0.0)))
 
     def state(self) -> dict[str, Any]:
-        """Return all that is remembered, as plain JSON values (2 to 3 kB as text)."""
+        """Return all that is remembered, as plain JSON values (at most 4 kB as text)."""
         return {
             "version": 1,
             "novelty": {view: novelty.state() for view, novelty in self._novelty.items()},
@@ -202,8 +225,3 @@ def _within_bounds(value: float) -> float:
     if abs(value) < _LEAST:
         return 0.0
     return min(max(float(value), -_GREATEST), _GREATEST)
-
-
-def _count_deviations(observed: float, expected: float, values: int) -> float:
-    """Return how far the mean of so many counts is from the expected one, in deviations (Anscombe 1948)."""
-    return 2.0 * math.sqrt(values) * abs(math.sqrt(observed) - math.sqrt(max(expected, 0.0)))

@@ -53,20 +53,28 @@ class Novelty:
         return math.sqrt(self._variance)
 
     @property
+    def variance(self) -> float:
+        """The variance, with `MEMORY`."""
+        return self._variance
+
+    @property
     def range(self) -> tuple[float, float]:
         """The least and the greatest value of the last one to two memories."""
         if self.count > MEMORY:
             return min(self._low, self._old_low), max(self._high, self._old_high)
         return self._low, self._high
 
-    def tail_probability(self, value: float, magnitude: float, deviations_at_most: float = math.inf) -> float:
+    def tail_probability(
+        self, value: float, magnitude: float, *, least_variance: float = 0.0, most_deviations: float = math.inf
+    ) -> float:
         """Return the one-sided probability of a value at least as far out; does not learn it.
 
         Args:
             value: The next value.
             magnitude: The level of the series, to tell rounding from change.
-            deviations_at_most: An upper bound on the distance, in standard deviations, from what else is
-                known of the values.
+            least_variance: The variance of values like this one, if it is greater than that of all.
+            most_deviations: An upper bound on the distance from the level, in standard deviations, from
+                what else is known of the values.
 
         Returns:
             1 within the range, `1 / (count + 1)` just beyond it (the chance that a value is a record when
@@ -83,8 +91,8 @@ class Novelty:
         width = high - low
         if width <= 0.0 or beyond < MARGIN * width or beyond <= floor:
             return record
-        scale = max(self.scale, floor)
-        deviations = min(abs(value - self._mean) / scale, deviations_at_most) if scale > 0.0 else 0.0
+        scale = max(math.sqrt(max(self._variance, least_variance)), floor)
+        deviations = min(abs(value - self._mean) / scale, most_deviations) if scale > 0.0 else 0.0
         return min(record, normal_tail(deviations))
 
     def learn(self, value: float) -> None:
