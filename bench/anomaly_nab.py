@@ -7,17 +7,18 @@ or from `--nab DIR`. Scores as in the benchmark: 0 is silence, 100 is perfection
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from importlib import util
 from itertools import product
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
-from bench.anomaly_series import CLEAN, series
+from bench.anomaly_planted import IN_TIME, PLANTED, onset, planted
+from bench.anomaly_series import CLEAN, WEEK, series, timed
 from redis_agent.anomaly import ALERT_THRESHOLD, Detector
 from redis_agent.anomaly import detector as detector_module
 from redis_agent.anomaly import novelty as novelty_module
@@ -81,6 +82,7 @@ def main() -> int:
     if not options.quick:
         print_cross_validation(scorer, corpus)
     print_clean(10 if options.quick else options.clean)
+    print_planted(10 if options.quick else options.clean)
     if options.plots is not None:
         draw(corpus, scores, options.plots)
     return 0
@@ -195,17 +197,34 @@ def print_cross_validation(scorer: ModuleType, corpus: Sequence[Any]) -> None:
     )
 
 
+def alerts(values: Iterable[tuple[datetime, float]]) -> list[int]:
+    """Where a fresh detector fires."""
+    update = Detector().update
+    return [i for i, (at, value) in enumerate(values) if update(at, value) >= ALERT_THRESHOLD]
+
+
 def print_clean(count: int) -> None:
     """False alarms on series without anomalies."""
-    print(f"\nAlerts a clean series of 1,008 values (a week of ten minutes), {count} series of each kind:")
-    begin = time.monotonic()
+    print(f"\nAlerts of clean series (a value every ten minutes), {count} of each kind:")
+    print(f"  {'':30}{'first week':>12}{'a week of the next three':>26}")
     for kind in CLEAN:
-        alerts = 0
+        found = [i for seed in range(count) for i in alerts(series(kind, seed, 4 * WEEK))]
+        first = sum(i < WEEK for i in found)
+        print(f"  {kind:30}{first / count:12.3f}{(len(found) - first) / count / 3:26.3f}")
+
+
+def print_planted(count: int) -> None:
+    """Anomalies of known kinds that are found within a day, and how soon; alerts before them."""
+    print(f"\nPlanted anomalies, after two weeks of values every ten minutes; {count} series of each kind:")
+    print(f"  {'':42}{'found':>7}{'median delay, values':>22}{'alerts a week before':>22}")
+    for kind in PLANTED:
+        delays, before = [], 0
         for seed in range(count):
-            update = Detector().update
-            alerts += sum(update(at, value) >= ALERT_THRESHOLD for at, value in series(kind, seed))
-        print(f"  {kind:30}{alerts / count:7.3f}")
-    print(f"  ({time.monotonic() - begin:.0f} s)")
+            found = alerts(timed(planted(kind, seed)))
+            before += sum(i < onset(kind) for i in found)
+            delays += [i - onset(kind) for i in found if 0 <= i - onset(kind) < IN_TIME][:1]
+        middle = f"{median(delays):.0f}" if delays else "-"
+        print(f"  {kind:42}{len(delays) / count:7.0%}{middle:>22}{before / count / (onset(kind) / WEEK):22.3f}")
 
 
 @contextmanager
@@ -261,9 +280,9 @@ def draw(corpus: Sequence[Any], scores: Scores, directory: Path) -> None:
                 for axis in (upper, lower):
                     axis.axvspan(inside[0], inside[-1], color="#e8a33d", alpha=0.25, linewidth=0)
             alerts = [row for row in rows if scored[row] >= ALERT_THRESHOLD and row >= one.start]
-            for row in alerts:
-                hit = one.window[row] >= 0
-                upper.axvline(row, color="#2a7d3f" if hit else "#b3261e", linewidth=1, linestyle="-" if hit else "--")
+            for hit, colour in ((True, "#2a7d3f"), (False, "#b3261e")):
+                at = [row for row in alerts if (one.window[row] >= 0) is hit]
+                upper.plot(at, [1.0] * len(at), "v", color=colour, transform=upper.get_xaxis_transform(), clip_on=False)
             lower.plot(rows, scored, linewidth=0.6, color="#444444")
             lower.axhline(ALERT_THRESHOLD, color="#b3261e", linewidth=0.5, linestyle=":")
             lower.set_ylim(-0.05, 1.05)

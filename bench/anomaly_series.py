@@ -91,8 +91,12 @@ CLEAN: Mapping[str, Callable[[random.Random, int], Values]] = {
 
 
 def series(kind: str, seed: int, length: int = WEEK) -> list[tuple[datetime, float]]:
-    """One series of a kind of `CLEAN`, every ten minutes from a Monday on."""
-    values = CLEAN[kind](random.Random(f"{kind}/{seed}"), length)
+    """One series of a kind of `CLEAN`."""
+    return timed(CLEAN[kind](random.Random(f"{kind}/{seed}"), length))
+
+
+def timed(values: Values) -> list[tuple[datetime, float]]:
+    """The values every ten minutes, from a Monday on."""
     return [(BEGIN + i * STEP, value) for i, value in enumerate(values)]
 
 

@@ -170,17 +170,20 @@ class Detector:
         looks = [_Look("value", value, 0.0, self._most(value, whole.level, whole.variance, 1))]
         expected = self._profile.expected(timestamp)
         if expected is not None:
-            variance = self._profile.variance(timestamp)
+            variance = max(self._profile.variance(timestamp), self._novelty["hour"].variance)
             looks.append(_Look("hour", value - expected, variance, self._most(value, expected, variance, 1)))
         recent = self._recent
         if len(recent) == MEAN_OF:
             mean = math.fsum(recent) / MEAN_OF
             looks.append(_Look("mean", mean, 0.0, self._most(mean, whole.level, whole.variance, MEAN_OF)))
         if len(recent) >= MEDIAN_OF:
-            looks.append(_Look("median", sorted(recent[-MEDIAN_OF:])[MEDIAN_OF // 2], 0.0, math.inf))
+            median = sorted(recent[-MEDIAN_OF:])[MEDIAN_OF // 2]
+            # The median of n values varies as the mean of 2n/pi (Laplace).
+            values = MEDIAN_OF * 2.0 / math.pi
+            looks.append(_Look("median", median, 0.0, self._most(median, whole.level, whole.variance, values)))
         return looks
 
-    def _most(self, observed: float, expected: float, variance: float, values: int) -> float:
+    def _most(self, observed: float, expected: float, variance: float, values: float) -> float:
         """Return how many deviations the mean of so many values is out if they are independent counts.
 
         Whole numbers that vary much less than counts would, such as a rounded temperature, are none.
