@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from bench.anomaly_planted import IN_TIME, PLANTED, onset, planted
-from bench.anomaly_series import CLEAN, WEEK, series, timed
+from bench.anomaly_values import CLEAN, WEEK, series, timed
 from redis_agent.anomaly import ALERT_THRESHOLD, Detector
 from redis_agent.anomaly import detector as detector_module
 from redis_agent.anomaly import novelty as novelty_module

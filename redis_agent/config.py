@@ -245,6 +245,20 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="The least denominator at which a rate's crossing is told as early.",
     )
+    anomaly_window_seconds: Annotated[int, Variable(unit="seconds, whole minutes; 0: no anomalies")] = Field(
+        600,
+        ge=0,
+        le=3_600,
+        multiple_of=60,
+        description="Length of the windows in which anomalies are looked for. Shorter ones tell sooner; longer ones "
+        "see more in sparse events.",
+    )
+    anomaly_max_series: Annotated[int, Variable(unit="series")] = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="How many event names, gauges and rates of one experiment are watched for anomalies.",
+    )
     maturity_seconds: Annotated[int, Variable(unit="seconds; 0: all count at once")] = Field(
         0,
         ge=0,

@@ -6,6 +6,7 @@ within reason, else in those of its arrival.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf, isfinite, nan
 from typing import Final, Literal, TypeAlias
 
@@ -133,18 +134,20 @@ class WindowSums:
     counts: dict[str, int] = field(default_factory=dict)
     gauges: dict[str, GaugeSums] = field(default_factory=dict)
 
-    def add(self, fields: Mapping[str, str]) -> None:
+    def add(self, fields: Mapping[bytes, bytes]) -> None:
         """Add a window as it stands in Redis; what is no number in it is left out."""
-        self.events += _whole(fields.get("events", ""))
-        for name, text in fields.items():
-            if name.endswith("_count"):
-                counter = name.removesuffix("_count")
-                self.counts[counter] = self.counts.get(counter, 0) + _whole(text)
-            elif name.endswith("_samples"):
-                self._add_gauge(name.removesuffix("_samples"), _whole(text), fields)
+        for name_in_hash, number in fields.items():
+            part, name = _part(name_in_hash)
+            if part == "count":
+                self.counts[name] = self.counts.get(name, 0) + _whole(number)
+            elif part == "samples":
+                self._add_gauge(name, _whole(number), fields)
+            elif part == "events":
+                self.events += _whole(number)
 
-    def _add_gauge(self, name: str, samples: int, fields: Mapping[str, str]) -> None:
-        total, low, high = (_number(fields.get(f"{name}{suffix}", "")) for suffix in ("_sum", "_min", "_max"))
+    def _add_gauge(self, name: str, samples: int, fields: Mapping[bytes, bytes]) -> None:
+        encoded = name.encode("utf-8", "replace")
+        total, low, high = (_number(fields.get(encoded + suffix)) for suffix in (b"_sum", b"_min", b"_max"))
         if not samples or not isfinite(total + low + high):
             return
         known = self.gauges.setdefault(name, GaugeSums())
@@ -153,12 +156,20 @@ class WindowSums:
         known.low, known.high = min(known.low, low), max(known.high, high)
 
 
-def _whole(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < _DIGITS else 0
+@lru_cache(maxsize=10_000)
+def _part(field: bytes) -> tuple[str, str]:
+    """What a field of a window says, and of which name."""
+    text = field.decode("utf-8", "replace")
+    name, _, part = text.rpartition("_")
+    return (part, name) if name and part in ("count", "samples") else (text, "")
 
 
-def _number(text: str) -> float:
+def _whole(number: bytes) -> int:
+    return int(number) if number.isdigit() and len(number) < _DIGITS else 0
+
+
+def _number(number: bytes | None) -> float:
     try:
-        return float(text)
+        return nan if number is None else float(number)
     except ValueError:
         return nan

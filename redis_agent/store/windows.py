@@ -6,7 +6,6 @@ from redis.asyncio import Redis
 
 from redis_agent.store import keys
 from redis_agent.store.failures import is_wrong_type
-from redis_agent.store.stream import text
 from redis_agent.windows import Window, WindowSums
 
 # Windows asked for in one go.
@@ -34,5 +33,5 @@ class Windows:
                     if not is_wrong_type(reply):
                         raise reply
                 elif reply:
-                    found[n].add({text(name): text(value) for name, value in reply.items()})
+                    found[n].add(reply)
         return found

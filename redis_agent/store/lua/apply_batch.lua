@@ -429,6 +429,7 @@ for _, letter in ipairs(plan.dead) do
   blob = blob + 1
 end
 -- include go_on
+-- include enter_outbox
 local raised = {}
 local first_cooldown = 10 + 3 * #plan.experiments
 for a, alert in ipairs(plan.alerts) do
@@ -444,10 +445,7 @@ for a, alert in ipairs(plan.alerts) do
     room = type(so_far) == 'table' or so_far <= alert[4]
   end
   if room and redis.call('SET', cooldown, alert[1], 'NX', 'EX', alert[2]) then
-    go_on(OUTBOX, OUTBOX_ACCOUNT)
-    local id = redis.call('XADD', OUTBOX, '*', 'data', ARGV[blob], 'at', alert[3])
-    redis.pcall('HSET', OUTBOX_ACCOUNT, 'last_id', id)
-    redis.pcall('HINCRBY', OUTBOX_ACCOUNT, 'owed', 1)
+    enter_outbox(OUTBOX, OUTBOX_ACCOUNT, ARGV[blob], alert[3])
     raised[a] = 1
   end
   blob = blob + 1
