@@ -17,7 +17,13 @@ _WHOLE_FROM: Final = 1_000
 
 
 def anomaly_alert(
-    news: Sequence[Found], *, experiment_id: str, alert_id: str, now: datetime, window_seconds: int
+    news: Sequence[Found],
+    *,
+    experiment_id: str,
+    alert_id: str,
+    now: datetime,
+    window_seconds: int,
+    times: int = 1,
 ) -> Alert:
     """One alert for all that is new in an experiment's latest window.
 
@@ -27,11 +33,13 @@ def anomaly_alert(
         alert_id: unique.
         now: the time.
         window_seconds: length of the window.
+        times: how often the first of them was told within a day, this time included.
     """
     first = news[0]
     episode = first.episode
     said = "; ".join(_said(one, now, window_seconds) for one in news[:_NAMED])
     more = f"; and {len(news) - _NAMED} more" if len(news) > _NAMED else ""
+    again = f"; {cut(first.name, _NAME_LENGTH)} deviates for the {times}. time within a day" if times > 1 else ""
     low, high = (_number(bound, first) for bound in first.verdict.expected)
     rising = episode.kind in ("high", "shift_up")
     return Alert(
@@ -39,7 +47,7 @@ def anomaly_alert(
         type=AlertType.ANOMALY,
         experiment_id=experiment_id,
         severity=Severity.MEDIUM,
-        message=f"{experiment_id}: {said}{more}.",
+        message=f"{experiment_id}: {said}{more}{again}.",
         timestamp=now,
         fingerprint=short_hash(first.key),
         details={
@@ -52,6 +60,7 @@ def anomaly_alert(
             "since": iso_from_ms(episode.began_ms),
             "window_seconds": window_seconds,
             "score": round(episode.score, 4),
+            "times": times if times > 1 else None,
             "also": [_brief(one) for one in news[1:_LISTED]] or None,
             "recommendation": "Find out what changed at that time; no criterion is decided by it.",
         },

@@ -24,6 +24,8 @@ Series: TypeAlias = CountSeries | RateSeries | GaugeSeries
 # Fields of the hash that are no series.
 UPTO: Final = "upto"
 TOLD: Final = "told"
+_HOUR_MS: Final = 3_600_000
+_MOST_DOUBLINGS: Final = 10
 # A series without a value for so long is forgotten.
 _FORGOTTEN_S: Final = 28 * 86_400
 
@@ -161,10 +163,10 @@ class Examination:
             told[one.key] = Told(1 if known is None else known.times + 1, now_ms, open=True)
         return _dump_told(told, now_ms)
 
-    def wait_ms(self, one: Found, policy: Policy) -> int:
-        """The cooldown that telling this series' anomaly starts."""
+    def times(self, one: Found) -> int:
+        """How often this series is told lately when it is told now."""
         known = self.told.get(one.key)
-        return policy.wait_ms(1 if known is None else known.times + 1)
+        return 1 if known is None else known.times + 1
 
     def changes(self, now_ms: int) -> tuple[dict[str, str], list[str]]:
         """What must change in the hash: fields to set, and fields to remove."""
@@ -210,6 +212,8 @@ class Examination:
                 self.left_out += 1
                 return None
             watched = self._watched[key] = _Watched(_CLASSES[kind](), start_s)
+            if key in self._gone:
+                self._gone.remove(key)
         return watched
 
     def _found(self, kind: SeriesKind, name: str, verdict: Verdict, args: tuple[Any, ...]) -> Found:
@@ -251,7 +255,15 @@ def _is_due(told: Told | None, now_ms: int, policy: Policy) -> bool:
     if told is None:
         return True
     # A time of telling that lies ahead is of another clock.
-    return not told.open and not 0 <= now_ms - told.at_ms < policy.wait_ms(told.times)
+    return not told.open and not 0 <= now_ms - told.at_ms < wait_ms(told.times, policy)
+
+
+def wait_ms(times: int, policy: Policy) -> int:
+    """How long a series rests that was told so often within a day: an hour, and each time twice as long, up to a day.
+
+    Not less than anything else would rest: an anomaly is about what is unusual, and what keeps coming is not.
+    """
+    return max(policy.wait_ms(times), min(_HOUR_MS << min(times - 1, _MOST_DOUBLINGS), DAY_MS))
 
 
 def _read_told(text: str) -> dict[str, Told]:

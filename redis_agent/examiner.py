@@ -20,7 +20,7 @@ from redis_agent.alerts import Alert, AlertType, Severity
 from redis_agent.anomaly_alerts import anomaly_alert
 from redis_agent.catalogue import Catalogue
 from redis_agent.clock import Clock
-from redis_agent.examination import UPTO, Examination, Found
+from redis_agent.examination import UPTO, Examination, Found, wait_ms
 from redis_agent.experiments import Experiment
 from redis_agent.lifecycle import CriterionState, Policy, inhibits_anomalies
 from redis_agent.store.aggregates import Aggregates
@@ -289,11 +289,12 @@ class Examiner:
                 alert_id=str(uuid.uuid4()),
                 now=self._clock.now(),
                 window_seconds=self._window_seconds,
+                times=examination.times(news[0]),
             )
             tell = Tell(
                 alert_type=alert.type.value,
                 fingerprint=alert.fingerprint,
-                cooldown_seconds=max(1, examination.wait_ms(news[0], self._policy) // 1000),
+                cooldown_seconds=max(1, wait_ms(examination.times(news[0]), self._policy) // 1000),
                 alert_id=alert.alert_id,
                 data=alert.dumps(),
                 told=examination.with_told(news, now_ms),
