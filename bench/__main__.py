@@ -47,7 +47,7 @@ def measure(server: EmbeddedServer, client: redis.Redis, *, quick: bool, rounds:
             Workload("judged", events // 2, 20, criteria=True),
         ]
     for workload in workloads:
-        loops = [("api", _ALL), ("bare", _ALL), ("worker", _ALL)]
+        loops = [("api", _ALL), ("bare", _ALL), ("worker", _ALL), ("no_windows", _ALL)]
         if workload.name == "main":
             loops += [("naive", 600), ("naive_full", 600)]
         these = main_rounds if workload.name == "main" else max(1, main_rounds - 2)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+from bench import comparison
 from redis_agent.criteria.evidence import compares, rate_evidence
 
 ALPHA = 0.05
@@ -210,7 +211,7 @@ def draw(path: Path, nulls: list[Null], stops: dict[float, list[int]]) -> None:
 
 
 def main() -> int:
-    """Simulate, print, draw; 1 when a statistical goal is missed."""
+    """Simulate, measure, print, draw; 1 when a goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench.judging", description=__doc__)
     parser.add_argument("--experiments", type=int, default=EXPERIMENTS, help=f"of each kind ({EXPERIMENTS:,})")
     parser.add_argument("--plot", type=Path, metavar="PATH", help="also draw a PNG; needs matplotlib")
@@ -253,8 +254,10 @@ def main() -> int:
         f"a state {state:.1f} us (goal 100), an interval {interval:.0f} us (goal 1,000);"
         f" Python {platform.python_version()}"
     )
+    print("\njudging a comparison that is compiled")
+    goals.append(("microseconds of a comparison", comparison.main() == 0))
     missed = [name for name, met in goals if not met]
-    print("missed: " + ", ".join(missed) if missed else f"all {len(goals)} statistical goals met")
+    print("\nmissed: " + ", ".join(missed) if missed else f"\nall {len(goals)} goals met")
     print(f"{time.monotonic() - begin:.0f} s", file=sys.stderr)
     if options.plot is not None:
         draw(options.plot, nulls, stops)

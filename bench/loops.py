@@ -96,11 +96,11 @@ async def api(url: str, events: int) -> dict[str, float]:
     return watch.figures
 
 
-async def worker(url: str, events: int) -> dict[str, float]:
+async def worker(url: str, events: int, **set_to: int) -> dict[str, float]:
     """One worker, composed by the program's own composition root."""
     log.configure(level="error", form="json")
     app._tune_collector()
-    settings = Settings(redis_url=url, http_port=0, consumer=CONSUMER)
+    settings = Settings(redis_url=url, http_port=0, consumer=CONSUMER, **set_to)
     async with AsyncExitStack() as stack:
         parts = await app._parts(settings, stack)
         reader = app._reader(parts, stack)
@@ -188,6 +188,7 @@ def main() -> None:
         "bare": lambda: bare(url, events),
         "api": lambda: api(url, events),
         "worker": lambda: worker(url, events),
+        "no_windows": lambda: worker(url, events, window_minutes_ttl_seconds=0, window_hours_ttl_seconds=0),
         "naive": lambda: naive(url, events, same_fields=False),
         "naive_full": lambda: naive(url, events, same_fields=True),
     }

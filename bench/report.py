@@ -16,6 +16,7 @@ LOOPS = {
     "api": "bare loop (redis-py)",
     "bare": "bare loop, raw replies",
     "worker": "redis-agent worker",
+    "no_windows": "the same without windows",
     "naive": "a round trip per write, fewest",
     "naive_full": "a round trip per write, same fields",
 }

@@ -23,8 +23,9 @@ INTRODUCTION = """\
 <!-- Generated from docs/criteria_pages.py and redis_agent/criteria/ by `make fmt`. Change it there. -->
 
 A success or failure criterion is a text, or an object with one key such as `{"account_restricted": true}`.
-Every text is read into one typed expression, whose canonical text `redis-agent check` shows as `parsed`, and
-which is judged as met, not met or unknown. Two readers try it, in this order:
+It is read once into one typed expression, whose canonical text `redis-agent check` shows as `parsed`, and
+which is judged as met, not met or unknown. Judging a comparison takes half a microsecond (`python -m
+bench.comparison`). Two readers try a text, in this order:
 
 1. **The formal grammar** (`redis_agent/criteria/grammar.py`): `reply_rate >= 8% after 100 sends`, with
    arithmetic, `and`, `or`, `not`, chains, flags, and the clauses `after 100 sends`, `after 7 days`, `within 2

@@ -5,12 +5,13 @@ decimals with 12 places, so that the order in which workers apply their batches 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from redis_agent.clock import iso_from_ms, stream_id
 from redis_agent.events import MetricEvent
+from redis_agent.windows import MINUTE_MS, NO_WINDOWS, Retention, Window
 
 # Decimal places kept of a gauge in its sum.
 SUM_PLACES = 12
@@ -78,37 +79,22 @@ class GaugeChange:
 
 
 @dataclass(slots=True)
-class ExperimentChange:
-    """What a batch adds to one experiment.
+class Sums:
+    """What some events of one experiment add up to.
 
     Attributes:
-        experiment_id: whose.
         events: how many events.
-        first_ms: receipt of the earliest.
-        last_ms: receipt of the latest.
         counters: event name -> how many times.
         gauges: gauge name -> its change.
-        raw: the events as JSON bytes, in order.
     """
 
-    experiment_id: str
     events: int = 0
-    first_ms: int = 0
-    last_ms: int = 0
     counters: dict[str, int] = field(default_factory=dict)
     gauges: dict[str, GaugeChange] = field(default_factory=dict)
-    raw: list[bytes] = field(default_factory=list)
 
-    def add(self, event: MetricEvent, *, entry_id: str, at_ms: int) -> None:
-        """Fold one event in."""
-        if self.events == 0:
-            self.first_ms = self.last_ms = at_ms
-        elif at_ms > self.last_ms:
-            self.last_ms = at_ms
-        elif at_ms < self.first_ms:
-            self.first_ms = at_ms
+    def count(self, event: MetricEvent, entry_id: str) -> None:
+        """Add one event's numbers."""
         self.events += 1
-        self.raw.append(event.raw)
         name = event.name
         if name is not None:
             self.counters[name] = self.counters.get(name, 0) + event.times
@@ -127,6 +113,88 @@ class ExperimentChange:
         known.samples += 1
         known.low = min(known.low, value)
         known.high = max(known.high, value)
+
+    def copied(self) -> "Sums":
+        """The same sums, to go on apart."""
+        return Sums(self.events, dict(self.counters), {name: replace(g) for name, g in self.gauges.items()})
+
+    def merged(self, other: "Sums") -> "Sums":
+        """The sums of both."""
+        both = self.copied()
+        both.events += other.events
+        for name, times in other.counters.items():
+            both.counters[name] = both.counters.get(name, 0) + times
+        for name, g in other.gauges.items():
+            known = both.gauges.get(name)
+            if known is None:
+                both.gauges[name] = replace(g)
+                continue
+            if not later_id(known.latest_id, g.latest_id):
+                known.latest, known.latest_id = g.latest, g.latest_id
+            known.units += g.units
+            known.samples += g.samples
+            known.low, known.high = min(known.low, g.low), max(known.high, g.high)
+        return both
+
+
+@dataclass(slots=True)
+class ExperimentChange(Sums):
+    """What a batch adds to one experiment, and to its windows.
+
+    Attributes:
+        experiment_id: whose.
+        first_ms: receipt of the earliest.
+        last_ms: receipt of the latest.
+        raw: the events as JSON bytes, in order.
+        minute: the one minute (its number since the epoch) in which all events so far happened.
+        minutes: the sums of each minute once there is more than one; empty before.
+    """
+
+    experiment_id: str = ""
+    first_ms: int = 0
+    last_ms: int = 0
+    raw: list[bytes] = field(default_factory=list)
+    minute: int = 0
+    minutes: dict[int, Sums] = field(default_factory=dict)
+
+    def add(self, event: MetricEvent, *, entry_id: str, at_ms: int, window_ms: int | None = None) -> None:
+        """Fold one event in.
+
+        Args:
+            event: the event.
+            entry_id: of the stream entry that carries it.
+            at_ms: when the bridge received it.
+            window_ms: the time that says in which windows it counts; `at_ms` unless given.
+        """
+        minute = (at_ms if window_ms is None else window_ms) // MINUTE_MS
+        if self.events == 0:
+            self.first_ms = self.last_ms = at_ms
+            self.minute = minute
+        elif at_ms > self.last_ms:
+            self.last_ms = at_ms
+        elif at_ms < self.first_ms:
+            self.first_ms = at_ms
+        # Most batches lie within one minute, whose sums are those of the whole.
+        if self.minutes or minute != self.minute:
+            if not self.minutes:
+                self.minutes[self.minute] = self.copied()
+            self.minutes.setdefault(minute, Sums()).count(event, entry_id)
+        self.raw.append(event.raw)
+        self.count(event, entry_id)
+
+    def windows(self, retention: Retention) -> "list[tuple[Window, Sums | None]]":
+        """The windows that change and are kept, and what is added to each; None where that is the whole change."""
+        found: list[tuple[Window, Sums | None]]
+        if not self.minutes:
+            found = [(Window.of_minute(self.minute), None), (Window.hour_around(self.minute), None)]
+        else:
+            hours: dict[Window, Sums] = {}
+            for minute, sums in self.minutes.items():
+                hour = Window.hour_around(minute)
+                hours[hour] = hours[hour].merged(sums) if hour in hours else sums
+            found = [(Window.of_minute(minute), sums) for minute, sums in self.minutes.items()]
+            found += hours.items()
+        return [(window, sums) for window, sums in found if retention.keeps(window, self.last_ms)]
 
     def plan(self) -> dict[str, Any]:
         """The change as `apply_batch.lua` reads it; fractions as text."""
@@ -151,15 +219,37 @@ class ExperimentChange:
             ],
         }
 
+    def window_plan(self, sums: Sums) -> list[Any]:
+        """What a window gets that is not the whole change; names as their numbers in `plan`, from 1."""
+        counters = {name: n for n, name in enumerate(self.counters, 1)}
+        gauges = {name: n for n, name in enumerate(self.gauges, 1)}
+        return [
+            str(sums.events),
+            [[counters[name], str(count)] for name, count in sums.counters.items()],
+            [
+                [gauges[name], units_text(g.units), str(g.samples), number_text(g.low), number_text(g.high)]
+                for name, g in sums.gauges.items()
+            ],
+        ]
 
-def fold(events: Iterable[tuple[str, int, MetricEvent]]) -> dict[str, ExperimentChange]:
-    """Fold (entry id, receipt in ms, event) into one change for each experiment."""
+
+def fold(
+    events: Iterable[tuple[str, int, MetricEvent]], retention: Retention = NO_WINDOWS
+) -> dict[str, ExperimentChange]:
+    """Fold (entry id, receipt in ms, event) into one change for each experiment.
+
+    Args:
+        events: in the order of their entries.
+        retention: of the windows; says which time of an event puts it into them.
+    """
     changes: dict[str, ExperimentChange] = {}
     for entry_id, at_ms, event in events:
         change = changes.get(event.experiment_id)
         if change is None:
-            change = changes[event.experiment_id] = ExperimentChange(event.experiment_id)
-        change.add(event, entry_id=entry_id, at_ms=at_ms)
+            change = changes[event.experiment_id] = ExperimentChange(experiment_id=event.experiment_id)
+        own_ms = event.own_ms
+        window_ms = at_ms if own_ms is None else retention.moment_ms(own_ms, at_ms)
+        change.add(event, entry_id=entry_id, at_ms=at_ms, window_ms=window_ms)
     return changes
 
 

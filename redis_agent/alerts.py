@@ -32,6 +32,7 @@ class AlertType(StrEnum):
     FAILURE = "failure_threshold"
     ERROR = "error"
     SUMMARY = "periodic_summary"
+    ANOMALY = "anomaly"
     COMPLETED = "experiment_completed"
     CLEARED = "cleared"
 
@@ -95,7 +96,7 @@ class Alert:
 
 
 # What may stand in the outbox; also what other versions of the agent put there.
-_KNOWN_TYPES = frozenset({*AlertType, "anomaly"})
+_KNOWN_TYPES = frozenset(AlertType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +201,14 @@ def threshold_alert(
     """
     success = crossing.kind == "success"
     early = crossing.early
-    verdict = f"The {crossing.kind} criterion ({_cut(crossing.criterion, 200)}) {'looks' if early else 'is'} met"
+    verdict = f"The {crossing.kind} criterion ({cut(crossing.criterion, 200)}) {'looks' if early else 'is'} met"
     message = f"{experiment_id}: {_finding(crossing)}. {verdict}{_course(why, since)}."
     return Alert(
         alert_id=alert_id,
         type=crossing.alert_type,
         experiment_id=experiment_id,
         severity=crossing.severity,
-        message=_cut(message, 2 * MAX_TEXT),
+        message=cut(message, 2 * MAX_TEXT),
         timestamp=now,
         # The first sight of a crossing must not hold back its confirmation.
         fingerprint=f"{crossing.fingerprint}-early" if early else crossing.fingerprint,
@@ -241,17 +242,17 @@ def _finding(crossing: Crossing) -> str:
     side = _SIDES.get(crossing.operator or "")
     single = head.startswith(f"{crossing.metric} is ") and head.count(", ") == 1 and " and " not in crossing.reason
     if not single or side is None or crossing.value is None or crossing.threshold is None:
-        return _cut(crossing.reason, MAX_TEXT)
+        return cut(crossing.reason, MAX_TEXT)
     rate = crossing.successes is not None and crossing.samples is not None
     counts = f" ({crossing.successes} of {crossing.samples})" if rate else ""
     value, threshold = (_shown(number, crossing, rate=rate) for number in (crossing.value, crossing.threshold))
-    metric = _cut(crossing.metric or "", 200)
+    metric = cut(crossing.metric or "", 200)
     said = f"{metric} {value}{counts} is {side} the {crossing.kind} threshold of {threshold}"
     if crossing.interval is not None and crossing.confidence is not None:
         low, high = (100 * end / crossing.scale for end in crossing.interval)
         digits = 1 if high >= 1 else 4
         more += f" ({100 * crossing.confidence:.4g} % interval {low:.{digits}f} to {high:.{digits}f} %)"
-    return f"{said}; {_cut(more, MAX_TEXT)}" if more else said
+    return f"{said}; {cut(more, MAX_TEXT)}" if more else said
 
 
 def _shown(number: float, crossing: Crossing, *, rate: bool) -> str:
@@ -263,13 +264,13 @@ def _shown(number: float, crossing: Crossing, *, rate: bool) -> str:
 
 def cleared_alert(crossing: Crossing, *, experiment_id: str, alert_id: str, now: datetime) -> Alert:
     """The notice that a criterion is not met any more."""
-    verdict = f"The {crossing.kind} criterion ({_cut(crossing.criterion, 200)}) is not met any more"
+    verdict = f"The {crossing.kind} criterion ({cut(crossing.criterion, 200)}) is not met any more"
     return Alert(
         alert_id=alert_id,
         type=AlertType.CLEARED,
         experiment_id=experiment_id,
         severity=Severity.INFO,
-        message=f"{experiment_id}: {_cut(crossing.reason, MAX_TEXT)}. {verdict}.",
+        message=f"{experiment_id}: {cut(crossing.reason, MAX_TEXT)}. {verdict}.",
         timestamp=now,
         fingerprint=crossing.fingerprint,
         details={
@@ -307,10 +308,10 @@ class FinalVerdict:
         """The object in the alert's `verdicts`."""
         return {
             "kind": self.kind,
-            "criterion": _cut(self.criterion, 200),
+            "criterion": cut(self.criterion, 200),
             "state": self.state,
             "value": self.value if self.value is not None and isfinite(self.value) else None,
-            "reason": _cut(self.reason, 300),
+            "reason": cut(self.reason, 300),
         }
 
 
@@ -320,7 +321,7 @@ def completed_alert(
     """The notice that an experiment is over, with the final verdict for each criterion."""
     counts = "; ".join(filter(None, (_tally(verdicts, "success"), _tally(verdicts, "failure"))))
     met = [verdict for verdict in verdicts if verdict.state == "met"]
-    named = " ".join(f"{v.kind.capitalize()} ({_cut(v.criterion, 100)}): {_cut(v.reason, 200)}." for v in met)
+    named = " ".join(f"{v.kind.capitalize()} ({cut(v.criterion, 100)}): {cut(v.reason, 200)}." for v in met)
     message = f"{experiment_id}: the experiment is completed. {counts or 'It has no criteria'}. {named}"
     failed = any(verdict.kind == "failure" for verdict in met)
     return Alert(
@@ -328,13 +329,13 @@ def completed_alert(
         type=AlertType.COMPLETED,
         experiment_id=experiment_id,
         severity=Severity.INFO,
-        message=_cut(message, 2 * MAX_TEXT),
+        message=cut(message, 2 * MAX_TEXT),
         timestamp=now,
         fingerprint="",
         details={
             "verdicts": [verdict.as_json() for verdict in verdicts[:MAX_VERDICTS]],
             "verdicts_left_out": max(0, len(verdicts) - MAX_VERDICTS) or None,
-            "run_id": _cut(run_id, 200) if run_id else None,
+            "run_id": cut(run_id, 200) if run_id else None,
             "recommendation": (
                 "It ended with a failure criterion met: review what went wrong before it is repeated."
                 if failed
@@ -385,8 +386,8 @@ def error_alert(
     run_id: str | None,
 ) -> Alert:
     """The alert for an `error` event."""
-    said = _cut(message or "no message was given", MAX_TEXT)
-    kind = f" ({_cut(error_type, 100)})" if error_type else ""
+    said = cut(message or "no message was given", MAX_TEXT)
+    kind = f" ({cut(error_type, 100)})" if error_type else ""
     return Alert(
         alert_id=alert_id,
         type=AlertType.ERROR,
@@ -397,8 +398,8 @@ def error_alert(
         fingerprint=error_fingerprint(error_type, message),
         details={
             "metric": "error",
-            "error_type": _cut(error_type, 100) if error_type else None,
-            "run_id": _cut(run_id, 200) if run_id else None,
+            "error_type": cut(error_type, 100) if error_type else None,
+            "run_id": cut(run_id, 200) if run_id else None,
             "recommendation": "Look into the error; the experiment may need attention.",
         },
     )
@@ -433,8 +434,8 @@ def short_hash(what: str) -> str:
     return hashlib.sha1(encoded, usedforsecurity=False).hexdigest()[:12]
 
 
-def _cut(what: str, limit: int) -> str:
-    """At most `limit` characters on one line, without characters that JSON or a terminal stumbles over."""
+def cut(what: str, limit: int) -> str:
+    """A text with at most `limit` characters, on one line, without characters that JSON or a terminal stumbles over."""
     line = " ".join(what.encode("utf-8", "replace").decode().split())
     line = "".join(c for c in line if c.isprintable())
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -28,16 +28,19 @@ from redis_agent.config import Settings
 from redis_agent.dispatcher import Dispatcher
 from redis_agent.endpoint import Endpoint
 from redis_agent.errors import RedisAccessError
+from redis_agent.examiner import Examiner
 from redis_agent.folding import Folding
 from redis_agent.holding import Holding
 from redis_agent.intake import Intake
 from redis_agent.judge import Judge, Rules
 from redis_agent.lifecycle import Policy
 from redis_agent.lockstep import Lockstep
+from redis_agent.maturity import Maturity
 from redis_agent.roster import Roster
 from redis_agent.scheduler import Scheduler
 from redis_agent.store import keys
 from redis_agent.store.aggregates import Aggregates
+from redis_agent.store.anomalies import Anomalies
 from redis_agent.store.client import connect, follow_master
 from redis_agent.store.definitions import Definitions
 from redis_agent.store.durability import Durability
@@ -50,9 +53,11 @@ from redis_agent.store.outbox import Delivery, Outbox
 from redis_agent.store.recovery import Recovery
 from redis_agent.store.rights import missing_rights
 from redis_agent.store.stream import TOGETHER, EventStream
+from redis_agent.store.windows import Windows
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.telling import Teller
 from redis_agent.watch import Watch
+from redis_agent.windows import Retention
 from redis_agent.worker import Worker
 
 ROLES = ("bridge", "worker", "dispatcher", "scheduler")
@@ -63,6 +68,8 @@ Run = Callable[[asyncio.Event], Awaitable[None]]
 
 # Definitions are not looked at more often than this, however short they are remembered.
 _WATCH_SECONDS = 1.0
+# What is known of the series of an experiment that is not examined any more goes after so long.
+_ANOMALIES_TTL_SECONDS = 30 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,11 +358,7 @@ def _judge(parts: Parts) -> Judge:
             outbox=Outbox(parts.client),
             telemetry=parts.telemetry,
             clock=parts.clock,
-            policy=Policy(
-                cooldown_ms=1000 * settings.alert_cooldown_seconds,
-                backoff=settings.alert_backoff,
-                early=settings.alert_evidence == "early",
-            ),
+            policy=_policy(settings),
             notify_cleared=settings.notify_cleared,
         ),
         telemetry=parts.telemetry,
@@ -366,6 +369,15 @@ def _judge(parts: Parts) -> Judge:
             min_samples=settings.min_samples,
             max_fields=settings.max_fields,
         ),
+        maturity=Maturity(Windows(parts.client), parts.clock, settings.maturity_seconds),
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        cooldown_ms=1000 * settings.alert_cooldown_seconds,
+        backoff=settings.alert_backoff,
+        early=settings.alert_evidence == "early",
     )
 
 
@@ -401,6 +413,7 @@ def _worker(parts: Parts, reader: Redis) -> Worker:
         max_event_bytes=settings.max_event_bytes,
         cooldown_seconds=settings.alert_cooldown_seconds,
         max_error_alerts=settings.max_error_alerts,
+        retention=Retention(settings.window_minutes_ttl_seconds, settings.window_hours_ttl_seconds),
     )
     return Worker(
         stream=stream,
@@ -437,13 +450,35 @@ def _dispatcher(parts: Parts, reader: Redis) -> Dispatcher:
     )
 
 
+def _examiner(parts: Parts, leadership: Leadership) -> Examiner | None:
+    settings = parts.settings
+    if not settings.anomaly_window_seconds or not settings.window_minutes_ttl_seconds:
+        return None
+    return Examiner(
+        leadership=leadership,
+        anomalies=Anomalies(parts.client, ttl_seconds=_ANOMALIES_TTL_SECONDS),
+        windows=Windows(parts.client),
+        aggregates=Aggregates(parts.client),
+        catalogue=parts.catalogue,
+        outbox=Outbox(parts.client),
+        telemetry=parts.telemetry,
+        liveness=parts.liveness,
+        clock=parts.clock,
+        policy=_policy(settings),
+        window_seconds=settings.anomaly_window_seconds,
+        max_series=settings.anomaly_max_series,
+        hours_kept=settings.window_hours_ttl_seconds > 0,
+    )
+
+
 def _scheduler(parts: Parts) -> Scheduler:
     settings = parts.settings
+    lease = _lease(parts, keys.LEASE_SCHEDULER)
+    leadership = _leadership(parts, lease, "scheduler", parts.telemetry.scheduler_leader)
     return Scheduler(
-        leadership=_leadership(
-            parts, _lease(parts, keys.LEASE_SCHEDULER), "scheduler", parts.telemetry.scheduler_leader
-        ),
+        leadership=leadership,
         judge=_judge(parts),
+        examiner=_examiner(parts, leadership),
         watch=Watch(
             catalogue=parts.catalogue,
             aggregates=Aggregates(parts.client),

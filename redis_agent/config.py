@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from redis_agent.errors import ConfigError
 from redis_agent.store.address import Address, Sentinels, fault_of_url, host_ports, redacted_url
+from redis_agent.windows import HOURS_FROM_SECONDS
 
 PREFIX = "REDIS_AGENT_"
 FILE_SUFFIX = "_FILE"
@@ -202,6 +203,19 @@ class Settings(BaseSettings):
         le=100_000,
         description="The most fields in one experiment's aggregate. Further names are counted, not stored.",
     )
+    window_minutes_ttl_seconds: Annotated[int, Variable(unit="seconds; 0: none are kept")] = Field(
+        172_800,
+        ge=0,
+        le=31_536_000,
+        description="How long the sums of each minute of an experiment are kept, in which anomalies are looked for. "
+        "Each minute with events is a key of its own.",
+    )
+    window_hours_ttl_seconds: Annotated[int, Variable(unit="seconds; 0: none are kept")] = Field(
+        7_776_000,
+        ge=0,
+        le=315_360_000,
+        description="How long the sums of each hour of an experiment are kept, for `experiments ID --history`.",
+    )
     definitions_ttl_seconds: Annotated[float, Variable(unit="seconds")] = Field(
         1.0,
         ge=0,
@@ -230,6 +244,28 @@ class Settings(BaseSettings):
         ge=1,
         le=1_000_000,
         description="The least denominator at which a rate's crossing is told as early.",
+    )
+    anomaly_window_seconds: Annotated[int, Variable(unit="seconds, whole minutes; 0: no anomalies")] = Field(
+        600,
+        ge=0,
+        le=3_600,
+        multiple_of=60,
+        description="Length of the windows in which anomalies are looked for. Shorter ones tell sooner; longer ones "
+        "see more in sparse events.",
+    )
+    anomaly_max_series: Annotated[int, Variable(unit="series")] = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="How many event names, gauges and rates of one experiment are watched for anomalies.",
+    )
+    maturity_seconds: Annotated[int, Variable(unit="seconds; 0: all count at once")] = Field(
+        0,
+        ge=0,
+        le=7_776_000,
+        description="How long a trial, such as an email sent, needs to succeed. Younger ones are left out of a rate "
+        "that a criterion asks to be below something, so that a campaign does not fail for emails sent a minute ago. "
+        "Counted in whole minutes, from three hours on in whole hours; at the end, and past a deadline, all count.",
     )
     alert_alpha: Annotated[float, Variable(form="a probability between 0.000001 and 0.5")] = Field(
         0.05,
@@ -368,6 +404,15 @@ class Settings(BaseSettings):
     def _check_channels_differ(cls, value: str, info: ValidationInfo) -> str:
         if value == info.data.get("metrics_channel"):
             raise ValueError("it is METRICS_CHANNEL, too: every alert would come back as an event")
+        return value
+
+    @field_validator("maturity_seconds")
+    @classmethod
+    def _check_maturity(cls, value: int, info: ValidationInfo) -> int:
+        kept = {"MINUTES": "window_minutes_ttl_seconds", "HOURS": "window_hours_ttl_seconds"}
+        kind = "HOURS" if value >= HOURS_FROM_SECONDS else "MINUTES"
+        if value > info.data.get(kept[kind], value):
+            raise ValueError(f"is longer than windows are kept (REDIS_AGENT_WINDOW_{kind}_TTL_SECONDS)")
         return value
 
     @field_validator("stream_hard_limit")

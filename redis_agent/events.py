@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, NotRequired
 
@@ -35,6 +36,11 @@ COMPLETED_EVENT = "experiment_completed"
 RUN_COMPLETED_EVENT = "run_completed"
 # Numbers under these names describe the event; count and value have rules of their own.
 _NOT_GAUGES = frozenset({"timestamp", "count", "value"})
+# A timestamp below the first is in seconds (until the year 5138), above in milliseconds (since 1973), up to the last.
+_FIRST_MS = 1e11
+_LAST_MS = 1e14
+# Longest text that is read as a moment.
+_MAX_MOMENT = 40
 # bool is an int to isinstance, and must not count as a number here.
 _NUMBERS = frozenset({int, float})
 _MEASURES = _NUMBERS | {bool}  # a flag is measured, too
@@ -107,6 +113,32 @@ class MetricEvent(NamedTuple):
         """A text that the event carries beside its numbers, such as `message` or `run_id`."""
         value = self.document.get(name)
         return value if isinstance(value, str) else None
+
+    @property
+    def own_ms(self) -> int | None:
+        """When it happened by its own `timestamp`, in ms since the epoch; None where it says nothing that can be read.
+
+        Epoch seconds, epoch milliseconds, or ISO 8601; without a zone that is UTC.
+        """
+        value = self.document.get("timestamp")
+        return None if value is None else _moment_ms(value)
+
+
+def _moment_ms(value: object) -> int | None:
+    """A moment as publishers write it; a number says by its size whether it counts seconds or milliseconds."""
+    if type(value) is str and len(value) <= _MAX_MOMENT:
+        try:
+            moment = datetime.fromisoformat(value.strip())
+            aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+            return int(aware.timestamp() * 1000)
+        except (ValueError, OverflowError):
+            return None
+    if type(value) not in _NUMBERS:
+        return None
+    number: float = value  # type: ignore[assignment]
+    if not 0 <= number < _LAST_MS:
+        return None
+    return int(number * 1000) if number < _FIRST_MS else int(number)
 
 
 _published = TypeAdapter(_Published).validator

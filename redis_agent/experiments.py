@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -122,6 +122,11 @@ class Experiment:
     def has_time_clauses(self) -> bool:
         """Whether a verdict can change by the clock alone."""
         return any(entry.criterion is not None and entry.criterion.has_time_clause for entry in self.criteria)
+
+    @cached_property
+    def asks_for_less(self) -> bool:
+        """Whether a criterion is met by a value below something, such as a rate that must not be low."""
+        return any(entry.criterion is not None and entry.criterion.asks_for_less for entry in self.criteria)
 
     @cached_property
     def specs(self) -> Mapping[str, MetricSpec]:
@@ -265,6 +270,7 @@ def judge(
     alpha: float = 0.05,
     min_samples: int = 20,
     final: bool = False,
+    mature: Mapping[str, str] | None = None,
 ) -> list[Verdict]:
     """Judges every criterion on an aggregate; whatever the fields hold, nothing is raised.
 
@@ -275,11 +281,13 @@ def judge(
         alpha: Level of the test of rates.
         min_samples: Trials from which a rate counts as early.
         final: Values are final; a completed experiment's always are.
+        mature: The same fields without what is too young to have succeeded; None where all is old enough.
 
     Returns:
         A verdict for each criterion, in their order.
     """
     metrics = Metrics.from_hash(fields, experiment.specs)
+    old_enough = None if mature is None else Metrics.from_hash(mature, experiment.specs)
     started_at = experiment.created_at or parse_moment(fields.get("first_event_at"))
     final = final or experiment.finished
     verdicts = []
@@ -294,10 +302,11 @@ def judge(
                 final=final,
                 alpha=alpha,
                 min_samples=min_samples,
+                mature=old_enough,
             )
             if entry.only_final and not final and evaluation.state == "met":
                 reason = f"{evaluation.reason}; counts only when the experiment is over"
-                evaluation = replace(evaluation, state="not_met", evidence=None, reason=reason)
+                evaluation = evaluation._replace(state="not_met", evidence=None, said=reason)
         verdicts.append(Verdict(entry, evaluation))
     return verdicts
 

@@ -11,7 +11,16 @@ from redis_agent.clock import Clock
 from redis_agent.events import MetricEvent, Reason, Unreadable, read
 from redis_agent.holding import Chunk
 from redis_agent.store import keys
-from redis_agent.store.stream import Batch, Conflict, DeadLetter, ErrorAlert, ExperimentUpdate, StreamEntry
+from redis_agent.store.stream import (
+    Batch,
+    Conflict,
+    DeadLetter,
+    ErrorAlert,
+    ExperimentUpdate,
+    StreamEntry,
+    WindowUpdate,
+)
+from redis_agent.windows import NO_WINDOWS, Retention
 
 
 @dataclass(slots=True)
@@ -52,13 +61,23 @@ class Folding:
         max_event_bytes: longest event that is read.
         cooldown_seconds: between two alerts about the same error.
         max_error_alerts: alerts about different errors of one experiment within one cooldown.
+        retention: of the windows that events are added to.
     """
 
-    def __init__(self, *, clock: Clock, max_event_bytes: int, cooldown_seconds: int, max_error_alerts: int) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        max_event_bytes: int,
+        cooldown_seconds: int,
+        max_error_alerts: int,
+        retention: Retention = NO_WINDOWS,
+    ) -> None:
         self._clock = clock
         self._max_event_bytes = max_event_bytes
         self._cooldown_seconds = cooldown_seconds
         self._max_error_alerts = max_error_alerts
+        self._retention = retention
 
     def fold(self, entries: list[StreamEntry], refused: dict[str, Conflict], *, poisonous: bool = False) -> Folded:
         """Decode and fold; what cannot be applied becomes a dead letter of the same batch."""
@@ -84,7 +103,9 @@ class Folding:
                 self._bury(folded, position, entry, reason, readable=True)
                 continue
             good.append((entry.id, entry.at_ms, event))
-        folded.batch.updates = [_update(change) for change in fold(good).values()]
+        folded.batch.updates = [
+            experiment_update(change, self._retention) for change in fold(good, self._retention).values()
+        ]
         self._add_error_alerts(folded, errors)
         return folded
 
@@ -132,5 +153,10 @@ class Folding:
             )
 
 
-def _update(change: ExperimentChange) -> ExperimentUpdate:
-    return ExperimentUpdate(change.experiment_id, change.plan(), change.raw)
+def experiment_update(change: ExperimentChange, retention: Retention) -> ExperimentUpdate:
+    """A change as the gate is given it, with the windows that it falls into."""
+    windows = [
+        WindowUpdate(window, retention.seconds(window.kind), None if sums is None else change.window_plan(sums))
+        for window, sums in change.windows(retention)
+    ]
+    return ExperimentUpdate(change.experiment_id, change.plan(), change.raw, windows)

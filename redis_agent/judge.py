@@ -22,6 +22,7 @@ from redis_agent.criteria import Evaluation
 from redis_agent.events import COMPLETED_EVENT, RUN_COMPLETED_EVENT, MetricEvent, read
 from redis_agent.experiments import Experiment, Verdict
 from redis_agent.lifecycle import Level
+from redis_agent.maturity import Maturity
 from redis_agent.store.aggregates import Aggregates, DerivedUpdate
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.recovery import Recovery, sleep_unless
@@ -57,10 +58,17 @@ class Item:
 
 @dataclass(slots=True)
 class Judgement:
-    """What judging one experiment came to."""
+    """What judging one experiment came to.
+
+    Attributes:
+        experiment: which.
+        verdicts: one for each criterion.
+        timed: whether they can change by the clock alone.
+    """
 
     experiment: Experiment
     verdicts: list[Verdict]
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +99,10 @@ class Judge:
         liveness: Liveness,
         clock: Clock,
         rules: Rules,
+        maturity: Maturity,
     ) -> None:
         self._catalogue = catalogue
+        self._maturity = maturity
         self._aggregates = aggregates
         self._teller = teller
         self._telemetry = telemetry
@@ -161,6 +171,7 @@ class Judge:
             RedisError, OSError: nothing is half done; judging again is safe.
         """
         found = await self._catalogue.experiments([item.experiment_id for item in items])
+        mature = await self._mature(items, found)
         updates: list[DerivedUpdate] = []
         findings: list[Finding] = []
         judgements: list[Judgement] = []
@@ -172,7 +183,11 @@ class Judge:
                 continue
             try:
                 update = derived_update(experiment, item.fields, self._rules.max_fields)
-                verdicts = self._verdicts(experiment, item.fields, final) if final or not experiment.finished else []
+                verdicts = (
+                    self._verdicts(experiment, item.fields, mature.get(experiment.id), final=final)
+                    if final or not experiment.finished
+                    else []
+                )
                 finding = _finding(item, experiment, verdicts)
             except Exception:  # noqa: BLE001 - one experiment must not stop the others
                 self._once(item.experiment_id, "judging_failed", exc_info=True)
@@ -181,7 +196,7 @@ class Judge:
                 updates.append(update)
             if verdicts:
                 findings.append(finding)
-            judgements.append(Judgement(experiment, verdicts))
+            judgements.append(Judgement(experiment, verdicts, self._timed(experiment, verdicts)))
         if updates:
             await self._each(self._aggregates.write_derived, updates, lambda update: update.experiment_id)
         if findings:
@@ -189,6 +204,13 @@ class Judge:
         if final:
             await self._each(self._complete, [j for j in judgements if j.experiment.judged], lambda j: j.experiment.id)
         return judgements
+
+    def _timed(self, experiment: Experiment, verdicts: Sequence[Verdict]) -> bool:
+        """Whether time alone can change a verdict: one waits for its time, or trials grow old enough to count."""
+        if experiment.finished or not experiment.judged:
+            return False
+        waits = any(verdict.has_time_clause and verdict.state != "met" for verdict in verdicts)
+        return waits or (self._maturity.matters and experiment.asks_for_less)
 
     async def _complete(self, judgements: list[Judgement]) -> None:
         """Tell that these experiments are completed."""
@@ -219,18 +241,33 @@ class Judge:
             RedisError, OSError: definitions could not be read.
         """
         found = await self._catalogue.experiments([item.experiment_id for item in items])
+        mature = await self._mature(items, found)
         judgements = []
         for item in items:
             experiment = found.get(item.experiment_id)
             if experiment is None:
                 continue
             try:
-                judgements.append(Judgement(experiment, self._verdicts(experiment, item.fields)))
+                verdicts = self._verdicts(experiment, item.fields, mature.get(experiment.id))
+                judgements.append(Judgement(experiment, verdicts))
             except Exception:  # noqa: BLE001 - one experiment must not stop the others
                 self._once(item.experiment_id, "judging_failed", exc_info=True)
         return judgements
 
-    def _verdicts(self, experiment: Experiment, fields: Mapping[str, str], final: bool = False) -> list[Verdict]:
+    async def _mature(self, items: Sequence[Item], found: Mapping[str, Experiment]) -> dict[str, dict[str, str]]:
+        """The fields of what is old enough, where that matters."""
+        asked = {i.experiment_id: i.fields for i in items if i.experiment_id in found}
+        wanted = {i: fields for i, fields in asked.items() if found[i].judged and found[i].asks_for_less}
+        return await self._maturity.fields(wanted)
+
+    def _verdicts(
+        self,
+        experiment: Experiment,
+        fields: Mapping[str, str],
+        mature: Mapping[str, str] | None,
+        *,
+        final: bool = False,
+    ) -> list[Verdict]:
         if not experiment.judged:
             return []
         return experiments.judge(
@@ -240,6 +277,7 @@ class Judge:
             alpha=self._rules.alpha,
             min_samples=self._rules.min_samples,
             final=final,
+            mature=mature,
         )
 
     def _once(self, experiment_id: str, event: str, **fields: Any) -> None:

@@ -111,7 +111,7 @@ class Replay:
             aggregate: as it was then; empty if there was none.
             refused: names that the aggregate had no room for.
         """
-        change = ExperimentChange(experiment_id)
+        change = ExperimentChange(experiment_id=experiment_id)
         self._subjects[experiment_id] = _Subject(moment, aggregate, refused, change)
 
     def as_of(self, moment: Moment) -> None:

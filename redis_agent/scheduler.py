@@ -3,6 +3,7 @@
 - the threshold sweep: judges experiments with events since the last sweep (what a worker may have left unjudged when
   it died) and those with a time clause, whose verdict can change without any event;
 - what changes in definitions while no event comes, and the last judgement of what is completed;
+- anomalies in windows that have closed;
 - the periodic summary, one an interval across all replicas;
 - trimming, and removing consumers that are gone.
 
@@ -22,6 +23,7 @@ from redis_agent import log
 from redis_agent.alerts import summary_alert, told
 from redis_agent.clock import Clock, iso
 from redis_agent.events import Reason
+from redis_agent.examiner import Examiner
 from redis_agent.judge import Item, Judge, Judgement
 from redis_agent.store.aggregates import Aggregates
 from redis_agent.store.housekeeping import Housekeeping, SummaryMark
@@ -38,6 +40,7 @@ _TRIM_SECONDS = 5.0
 # Each kind of trimming lasts so long at a time: where events come as fast as they go, the other jobs have their turn.
 _TRIM_TURN_SECONDS = 2.0
 _CONSUMERS_SECONDS = 60.0
+_EXAMINE_SECONDS = 5.0
 # Events are attributed to a sweep by their time of receipt; a batch in flight may land a little later.
 _SWEEP_OVERLAP_MS = 30_000
 # A last summary further in the future was made before the clock was set back: replicas' clocks differ by less.
@@ -72,6 +75,7 @@ class Scheduler:
         leadership: Leadership,
         judge: Judge,
         watch: Watch,
+        examiner: Examiner | None,
         aggregates: Aggregates,
         outbox: Outbox,
         housekeeping: Housekeeping,
@@ -105,6 +109,7 @@ class Scheduler:
             Job(sweep_seconds, self.sweep),
             Job(watch_seconds, self._judge_changed),
             Job(watch_seconds, self._judge_completed),
+            *([Job(_EXAMINE_SECONDS, examiner.examine)] if examiner is not None else []),
             Job(min(summary_seconds, 1.0), self.summarise_when_due),
             Job(_TRIM_SECONDS, self._trim),
             Job(_TRIM_SECONDS, self._count_buried),
@@ -197,13 +202,11 @@ class Scheduler:
         return [judgement.experiment.id for judgement in judgements]
 
     def _remember(self, judgement: Judgement) -> None:
-        """Keep track of time clauses."""
-        experiment_id = judgement.experiment.id
-        waits = not judgement.experiment.finished
-        if waits and any(v.has_time_clause and v.state != "met" for v in judgement.verdicts):
-            self._timed.add(experiment_id)
+        """Keep track of what time alone can change."""
+        if judgement.timed:
+            self._timed.add(judgement.experiment.id)
         else:
-            self._timed.discard(experiment_id)
+            self._timed.discard(judgement.experiment.id)
 
     # The summary -------------------------------------------------------------------------------------------
 

@@ -172,6 +172,11 @@ class Telemetry:
             "Metrics not kept because their experiment had its full number of names, once a batch.",
             registry=r,
         )
+        self.windows_unwritten = Counter(
+            "redis_agent_windows_unwritten",
+            "Windows that could not take what they should, because somebody else wrote to their keys.",
+            registry=r,
+        )
         self.definition_errors = Counter(
             "redis_agent_definition_errors",
             "Experiment definitions found that could not be understood fully.",

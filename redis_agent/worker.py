@@ -278,6 +278,8 @@ class Worker:
             self._held_back(alert)
         if outcome.refused:
             self._say_refused(outcome.refused)
+        if outcome.unwritten:
+            self._say_unwritten(outcome.unwritten)
         if outcome.aggregates:
             newest = max(entry.at_ms for entry in folded.entries)
             self._judge.submit(outcome.aggregates, newest)
@@ -303,6 +305,19 @@ class Worker:
                 key=blocked.key,
                 problem=blocked.problem,
                 what="dead letters and error events wait for it; all others go on",
+            )
+
+    def _say_unwritten(self, unwritten: list[tuple[str, str]]) -> None:
+        """Say windows of the wrong form with one example, at most once a minute."""
+        self._telemetry.windows_unwritten.inc(len(unwritten))
+        if self._throttle.due("windows", asyncio.get_running_loop().time()):
+            key, problem = unwritten[0]
+            self._log.warning(
+                "window_unwritten",
+                key=key,
+                problem=problem[:200],
+                windows=len(unwritten),
+                what="the events are in the aggregates; this part of the history goes without them",
             )
 
     def _held_back(self, alert: Alert) -> None:

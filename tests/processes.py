@@ -20,8 +20,10 @@ from tests.waiting import eventually
 ALL_ROLES = ("bridge", "worker", "dispatcher", "scheduler")
 ROOT = Path(__file__).resolve().parent.parent
 
-# Quick hand-overs, so that tests need not wait for the defaults; no endpoint unless asked for.
+# Quick hand-overs, so that tests need not wait for the defaults; no endpoint unless asked for, and no summary in the
+# middle of a test that happens to run when an hour ends.
 QUICK = {
+    "SUMMARY_INTERVAL_SECONDS": "2592000",
     "REDIS_AGENT_LEASE_SECONDS": "1",
     "REDIS_AGENT_RECLAIM_IDLE_SECONDS": "1",
     "REDIS_AGENT_DEFINITIONS_TTL_SECONDS": "0",

@@ -7,6 +7,7 @@ docs/anomalies-series.md.
 
 from __future__ import annotations
 
+from redis_agent.anomaly.detector import Detector
 from redis_agent.anomaly.episode import Episode, Kind, Phase, Verdict
 from redis_agent.anomaly.score import ALERT_THRESHOLD, PRIOR, score_of
 from redis_agent.anomaly.series import CountSeries, GaugeSeries, RateSeries, ValueDetector
@@ -15,6 +16,7 @@ __all__ = [
     "ALERT_THRESHOLD",
     "PRIOR",
     "CountSeries",
+    "Detector",
     "Episode",
     "GaugeSeries",
     "Kind",

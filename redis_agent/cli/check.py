@@ -66,7 +66,8 @@ def check(
 
         async def work(session: "Session") -> dict[str, Any]:
             experiment, fields = await _read(session, wanted)
-            return _document(experiment, fields, now, session.settings)
+            mature = await session.mature({wanted: fields})
+            return _document(experiment, fields, now, session.settings, mature.get(wanted))
 
         document = with_redis(redis_url, work)
     if as_json:
@@ -75,7 +76,13 @@ def check(
         _show(document)
 
 
-def _document(experiment: "Experiment", fields: dict[str, str], now: datetime, settings: "Settings") -> dict[str, Any]:
+def _document(
+    experiment: "Experiment",
+    fields: dict[str, str],
+    now: datetime,
+    settings: "Settings",
+    mature: dict[str, str] | None = None,
+) -> dict[str, Any]:
     from redis_agent.experiments import judge
 
     verdicts = judge(
@@ -84,6 +91,7 @@ def _document(experiment: "Experiment", fields: dict[str, str], now: datetime, s
         now=now,
         alpha=settings.alert_alpha,
         min_samples=settings.min_samples,
+        mature=mature,
     )
     return {
         "experiment_id": experiment.id,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redis_agent.cli.check import criteria_table
-from redis_agent.cli.options import Command, json_option, limit_option, redis_url_option
+from redis_agent.cli.history import DEFAULT_SECONDS, show_history
+from redis_agent.cli.options import Command, Duration, json_option, limit_option, redis_url_option
 from redis_agent.cli.output import Cell, Table, age, joined, number, print_json, say, shortened, show
 
 if TYPE_CHECKING:
@@ -22,9 +23,25 @@ _RATES_SHOWN = 3
 @click.command(cls=Command)
 @click.argument("experiment_id", metavar="[ID]", required=False)
 @limit_option(f"List so many, the most recently active first (people: {_PEOPLE_SEE}).")
+@click.option("--history", is_flag=True, help="Draw how the experiment's counts and gauges went.")
+@click.option(
+    "--last",
+    "history_seconds",
+    type=Duration("a history lasts", least=60),
+    metavar="TIME",
+    help="How far back the history goes: 90m, 2d, 2w (2d).",
+)
 @json_option
 @redis_url_option
-def experiments(*, experiment_id: str | None, limit: int | None, as_json: bool, redis_url: str | None) -> None:
+def experiments(
+    *,
+    experiment_id: str | None,
+    limit: int | None,
+    history: bool,
+    history_seconds: int | None,
+    as_json: bool,
+    redis_url: str | None,
+) -> None:
     """List the experiments, or show all there is about one.
 
     The list has those that ever had an event: state, events, the last one, the rates computed from
@@ -33,12 +50,18 @@ def experiments(*, experiment_id: str | None, limit: int | None, as_json: bool, 
     Examples:
         redis-agent experiments
         redis-agent experiments exp_test
+        redis-agent experiments exp_test --history --last 6h
         redis-agent experiments exp_test --json | jq .aggregate
     """
     from redis_agent.cli.session import with_redis
 
+    if experiment_id is None and (history or history_seconds):
+        raise click.UsageError("which experiment's history? `redis-agent experiments` lists them")
     if experiment_id is not None:
         wanted = experiment_id
+        if history or history_seconds:
+            show_history(redis_url, wanted, history_seconds or DEFAULT_SECONDS, as_json=as_json)
+            return
 
         async def one(session: "Session") -> dict[str, Any]:
             return await read_experiment(session, wanted)
@@ -113,6 +136,7 @@ async def _read(session: "Session", ids: list[str], now: datetime) -> dict[str, 
     settings = session.settings
     aggregates = await Aggregates(session.client).read(ids)
     definitions = await Definitions(session.client).read(ids)
+    mature = await session.mature(aggregates)
     known: dict[str, dict[str, Any]] = {}
     for experiment_id in ids:
         fields = aggregates.get(experiment_id, {})
@@ -130,6 +154,7 @@ async def _read(session: "Session", ids: list[str], now: datetime) -> dict[str, 
                 now=now,
                 alpha=settings.alert_alpha,
                 min_samples=settings.min_samples,
+                mature=mature.get(experiment_id),
             )
             criteria = [verdict.as_json() for verdict in verdicts]
         elif parsed:

@@ -1,12 +1,50 @@
 """Options that commands share."""
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_LONGEST_SECONDS = 365 * 86_400
+
+
+class Duration(click.ParamType[int]):
+    """A time such as `2h`, `90s` or `1d12h`, in seconds.
+
+    Args:
+        what: what has this duration, with its verb: "a silence lasts".
+        least: the shortest, in seconds.
+    """
+
+    name = "duration"
+
+    def __init__(self, what: str, *, least: int = 1) -> None:
+        self._what = what
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it.
+
+        Raises:
+            click.BadParameter: it is none, too short, or longer than a year.
+        """
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().lower()
+        parts = re.findall(r"([0-9]{1,9})([smhdw])", text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            self.fail(f"{value!r} is no time such as 90s, 30m, 2h, 1d12h or 1w", param, ctx)
+        seconds = sum(int(number) * _UNITS[unit] for number, unit in parts)
+        if not self._least <= seconds <= _LONGEST_SECONDS:
+            least = "a second" if self._least == 1 else f"{self._least} seconds"
+            self.fail(f"{self._what} between {least} and 365 days", param, ctx)
+        return seconds
 
 
 def _with_examples(options: dict[str, Any]) -> dict[str, Any]:

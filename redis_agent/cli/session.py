@@ -1,7 +1,7 @@
 """What every command that talks to Redis does around its work: settings, a client, errors in one line."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
@@ -9,10 +9,13 @@ import click
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from redis_agent.clock import Clock
 from redis_agent.config import Settings, load_settings, variable_name
 from redis_agent.errors import AgentError
+from redis_agent.maturity import Maturity
 from redis_agent.store.client import connect
 from redis_agent.store.failures import Remedy, classify
+from redis_agent.store.windows import Windows
 
 _T = TypeVar("_T")
 
@@ -26,6 +29,11 @@ class Session:
 
     settings: Settings
     client: Redis
+
+    async def mature(self, aggregates: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+        """The aggregates without the trials that are too young to count; empty where all count at once."""
+        maturity = Maturity(Windows(self.client), Clock(), self.settings.maturity_seconds)
+        return await maturity.fields(aggregates)
 
 
 def settings_of(redis_url: str | None) -> Settings:

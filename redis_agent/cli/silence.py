@@ -1,11 +1,10 @@
 """`redis-agent silence`: mute the alerts of an experiment for a time."""
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from redis_agent.cli.options import Command, json_option, redis_url_option
+from redis_agent.cli.options import Command, Duration, json_option, redis_url_option
 from redis_agent.cli.output import Table, age, print_json, say, show
 
 if TYPE_CHECKING:
@@ -14,31 +13,6 @@ if TYPE_CHECKING:
 _TYPES = (
     "success_threshold", "failure_threshold", "error", "anomaly", "periodic_summary", "experiment_completed", "cleared",
 )  # fmt: skip
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_LONGEST_SECONDS = 365 * 86_400
-
-
-class Duration(click.ParamType[int]):
-    """A time such as `2h`, `90s` or `1d12h`, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it.
-
-        Raises:
-            click.BadParameter: it is none, or longer than a year.
-        """
-        if isinstance(value, int):
-            return value
-        text = str(value).strip().lower()
-        parts = re.findall(r"([0-9]{1,9})([smhdw])", text)
-        if not parts or "".join(number + unit for number, unit in parts) != text:
-            self.fail(f"{value!r} is no time such as 90s, 30m, 2h, 1d12h or 1w", param, ctx)
-        seconds = sum(int(number) * _UNITS[unit] for number, unit in parts)
-        if not 1 <= seconds <= _LONGEST_SECONDS:
-            self.fail("a silence lasts between a second and 365 days", param, ctx)
-        return seconds
 
 
 @click.command(cls=Command)
@@ -46,7 +20,9 @@ class Duration(click.ParamType[int]):
 @click.option(
     "--type", "alert_type", type=click.Choice(_TYPES), metavar="TYPE", help=f"Only one of: {', '.join(_TYPES)}."
 )
-@click.option("--for", "seconds", type=Duration(), metavar="TIME", help="How long: 90s, 30m, 2h, 1d12h, 1w.")
+@click.option(
+    "--for", "seconds", type=Duration("a silence lasts"), metavar="TIME", help="How long: 90s, 30m, 2h, 1d12h, 1w."
+)
 @click.option("--list", "listing", is_flag=True, help="Show the silences that last.")
 @click.option("--remove", is_flag=True, help="End the silence.")
 @json_option

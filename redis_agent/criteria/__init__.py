@@ -6,10 +6,11 @@ Pure: no clock, no client, no settings. ``understand`` reads a text, ``evaluate`
 
 from __future__ import annotations
 
-from redis_agent.criteria.evaluation import Evaluation, evaluate
+from redis_agent.criteria.evaluation import Evaluation
 from redis_agent.criteria.evidence import Evidence, rate_evidence
 from redis_agent.criteria.expression import Criterion, CriterionError, Formula, Number, print_name
 from redis_agent.criteria.grammar import parse, parse_flag, parse_formula
+from redis_agent.criteria.judging import evaluate
 from redis_agent.criteria.metrics import Metrics, MetricSpec, is_base_field
 from redis_agent.criteria.prose import CriterionKind, is_prose, looks_formal, read_prose
 from redis_agent.criteria.reading import Reading

@@ -1,49 +1,12 @@
-"""A criterion judged on the metrics of one moment: met, not met or unknown, and why.
-
-Three values, by Kleene's logic: what is not known is neither true nor false. How sure a met
-criterion is depends on what it reads:
-
-- gauges, counters and flags are facts: met is met;
-- a rate over counts compared with a number is ``early`` or ``confirmed`` (see ``evidence``), and
-  not met on fewer than ``min_samples`` trials that do not confirm it. The alternatives of an ``or``
-  share the level, so that it holds for the criterion as a whole;
-- a rate inside other arithmetic, or compared with a metric, has no test: it is early at best;
-- after ``after N sends``, past a ``within`` deadline and when the experiment is over, values are
-  taken literally. ``after 7 days`` only waits: it says nothing about how much data there is.
-"""
+"""What a criterion evaluates to, and how evaluations combine: Kleene's three values, with reasons."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import partial
-from typing import Final, Literal, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal, NamedTuple, TypeAlias
 
-from redis_agent.criteria.evidence import Evidence, compares, rate_evidence
-from redis_agent.criteria.expression import (
-    AfterCount,
-    AfterTime,
-    And,
-    AtEnd,
-    Bounded,
-    Comparison,
-    ComparisonOperator,
-    Condition,
-    Criterion,
-    Duration,
-    Flag,
-    Name,
-    Number,
-    Or,
-    Within,
-    names_of,
-    print_clause,
-    print_number,
-    print_term,
-)
-from redis_agent.criteria.metrics import Metrics
-from redis_agent.criteria.reading import Reading, value_of
+from redis_agent.criteria.evidence import Evidence
+from redis_agent.criteria.expression import ComparisonOperator
 
 State: TypeAlias = Literal["met", "not_met", "unknown"]
 Strength: TypeAlias = Literal["fact", "early", "confirmed"]
@@ -61,13 +24,16 @@ _MET_WORDS: Final[dict[ComparisonOperator, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """What a criterion evaluates to.
+
+    A tuple, because every event makes one for each criterion of its experiment, and a tuple is what
+    Python builds quickest. Its words are wanted when somebody is told, which is seldom: those of a
+    plain comparison are put together when they are first asked for.
 
     Attributes:
         state: ``met``, ``not_met`` or ``unknown``.
-        reason: One sentence with the numbers.
+        said: The reason; None where the comparison, as the other fields have it, is all there is to say.
         metric: What the deciding comparison reads; of a compound, the first that decides, and of
             several met ones the weakest of an ``and``, the strongest of an ``or``.
         operator: Of the deciding comparison, the metric being on its left.
@@ -80,7 +46,7 @@ class Evaluation:
     """
 
     state: State
-    reason: str
+    said: str | None
     metric: str | None = None
     operator: ComparisonOperator | None = None
     threshold: float | None = None
@@ -91,259 +57,37 @@ class Evaluation:
     scale: float = 1.0
 
     @property
+    def reason(self) -> str:
+        """One sentence with the numbers."""
+        if self.said is not None:
+            return self.said
+        if self.metric is None or self.operator is None or self.value is None or self.threshold is None:
+            return self.state
+        return compared(self.metric, self.value, self.operator, self.threshold, met=self.state == "met")
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """The rate's confidence interval on the metric's own scale; computed when asked for."""
         bounds = None if self.proof is None else self.proof.interval
         return None if bounds is None else (bounds[0] * self.scale, bounds[1] * self.scale)
 
 
-def evaluate(
-    criterion: Criterion,
-    metrics: Metrics,
+def compared(
+    metric: str,
+    value: float,
+    operator: ComparisonOperator,
+    threshold: float,
     *,
-    now: datetime,
-    started_at: datetime | None,
-    final: bool = False,
-    alpha: float = 0.05,
-    min_samples: int = 20,
-) -> Evaluation:
-    """Judges a criterion. Pure; whatever the metrics hold, nothing is raised.
-
-    Args:
-        criterion: What is asked.
-        metrics: The values of this moment.
-        now: The time of judging; without a zone it is UTC.
-        started_at: When the experiment began, None when nobody knows.
-        final: The experiment is over: values are taken literally.
-        alpha: Chance that a rate on its threshold is ever confirmed.
-        min_samples: Trials from which a rate that is met counts as early.
-
-    Returns:
-        The state with its reason and the comparison that decided.
-    """
-    elapsed = None if started_at is None else (_aware(now) - _aware(started_at)).total_seconds()
-    judge = _Judge(metrics, elapsed, started_at, min_samples, final)
-    if criterion.spoken:
-        judge.read = partial(metrics.read_spoken, spoken=criterion.spoken)
-    literally = "the experiment is over" if final else ""
-    return judge.condition(criterion.plan, literally, alpha)
+    met: bool,
+    counts: str = "",
+    against: str = "",
+) -> str:
+    """A comparison in words; ``counts`` is said of the value, ``against`` of the threshold."""
+    is_not = "" if met else "not "
+    return f"{metric} is {shown(value)}{counts}, {is_not}{_MET_WORDS[operator]} {against}{shown(threshold)}"
 
 
-class _Judge:
-    """One evaluation; ``literally`` says why values are taken literally, "" when they are not."""
-
-    __slots__ = ("_elapsed_seconds", "_final", "_metrics", "_min_samples", "_started_at", "read")
-
-    def __init__(
-        self,
-        metrics: Metrics,
-        elapsed_seconds: float | None,
-        started_at: datetime | None,
-        min_samples: int,
-        final: bool,
-    ) -> None:
-        self._metrics = metrics
-        self._final = final
-        self.read: Callable[[str], Reading] = metrics.read
-        self._elapsed_seconds = elapsed_seconds
-        self._started_at = started_at
-        self._min_samples = min_samples
-
-    def condition(self, node: Condition, literally: str, alpha: float) -> Evaluation:
-        """Judges a node of a plan; its depth is bounded by the grammar."""
-        if isinstance(node, Comparison):
-            return self._comparison(node, literally, alpha)
-        if isinstance(node, Flag):
-            return self._flag(node)
-        if isinstance(node, And):
-            return _all(self.condition(item, literally, alpha) for item in node.items)
-        if isinstance(node, Or):
-            share = alpha / len(node.items)
-            return _any([self.condition(item, literally, share) for item in node.items])
-        if isinstance(node, Bounded):
-            return self._bounded(node, literally, alpha)
-        return Evaluation("unknown", "a plan has no negations")
-
-    def _flag(self, flag: Flag) -> Evaluation:
-        reading = self.read(flag.name)
-        expected = 1.0 if flag.expected else 0.0
-        if reading.value is None:
-            return Evaluation("unknown", reading.reason, flag.name, "==", expected)
-        is_true = reading.value != 0.0
-        return Evaluation(
-            "met" if is_true == flag.expected else "not_met",
-            f"{flag.name} is {'true' if is_true else 'false'}",
-            flag.name,
-            "==",
-            expected,
-            reading.value,
-            evidence="fact" if is_true == flag.expected else None,
-        )
-
-    def _comparison(self, node: Comparison, literally: str, alpha: float) -> Evaluation:
-        left_term, right_term = node.operands
-        operator = node.operators[0]
-        read = self.read
-        if type(left_term) is Name:
-            metric = left_term.name
-            left = read(metric)
-        else:
-            metric = print_term(left_term)
-            left = value_of(left_term, read)
-        constant = type(right_term) is Number or not names_of(right_term)
-        right = value_of(right_term, read, left.scale)
-        value, threshold = left.value, right.value
-        if value is None or threshold is None:
-            reason = left.reason if value is None else right.reason
-            return Evaluation("unknown", reason, metric, operator, threshold, value)
-        met = compares(value, operator, threshold)
-        against = "" if constant else f"{print_term(right_term)}, "
-        reason = (
-            f"{metric} is {_shown(value)}{_counts(left)}, {'' if met else 'not '}"
-            f"{_MET_WORDS[operator]} {against}{_shown(threshold)}"
-        )
-        state: State = "met" if met else "not_met"
-        strength: Strength | None = "fact" if met else None
-        samples = _fewest(left.trials, right.trials)
-        proof = None
-        if samples is not None:
-            if constant and left.kind == "rate":
-                proof = self._proof(left, operator, threshold, alpha)
-            if literally:
-                reason = f"{reason}; taken literally, since {literally}"
-            elif met:
-                state, strength, more = self._strength(samples, proof)
-                reason = f"{reason}; {more}"
-        return Evaluation(
-            state,
-            reason,
-            metric,
-            operator,
-            threshold,
-            value,
-            samples,
-            strength,
-            proof,
-            left.scale,
-        )
-
-    def _strength(self, samples: int, proof: Evidence | None) -> tuple[State, Strength | None, str]:
-        """How sure a rate is that is met literally; too little data is not met."""
-        if proof is not None and proof.state == "confirmed":
-            return "met", "confirmed", "confirmed"
-        if samples >= self._min_samples:
-            return "met", "early", "early, not yet confirmed"
-        of = "" if proof is None else f"{proof.successes} of "
-        return (
-            "not_met",
-            None,
-            f"met literally on {of}{samples}, fewer than {self._min_samples} samples",
-        )
-
-    def _proof(self, rate: Reading, operator: ComparisonOperator, threshold: float, alpha: float) -> Evidence | None:
-        """The test of a rate against a number; None when floats cannot scale the threshold."""
-        if rate.successes is None or rate.trials is None:
-            return None
-        try:
-            return rate_evidence(
-                rate.successes,
-                rate.trials,
-                threshold / rate.scale,
-                operator,
-                alpha=alpha,
-                min_samples=self._min_samples,
-            )
-        except (ValueError, ArithmeticError):
-            return None
-
-    def _bounded(self, node: Bounded, literally: str, alpha: float) -> Evaluation:
-        """Judges the clauses first: what still waits is not met, and never literally so."""
-        passed = late = ""
-        for clause in node.clauses:
-            if isinstance(clause, AtEnd):
-                if not self._final:
-                    return self._waiting_for_end(node.condition, alpha)
-            elif isinstance(clause, AfterCount):
-                gate = self._count_gate(clause, names_of(node.condition))
-                if gate.state != "met":
-                    return gate
-                literally = literally or gate.reason
-            elif isinstance(clause, AfterTime):
-                time_gate = self._time_gate(clause)
-                if time_gate is not None:
-                    return time_gate
-            else:
-                if self._elapsed_seconds is None:
-                    return _start_unknown(clause)
-                if self._elapsed_seconds > clause.duration.seconds:
-                    passed = f"the deadline {self._moment(clause.duration)} has passed"
-                    literally = literally or passed
-                    late = late or self._late_events(clause.duration)
-        result = self.condition(node.condition, literally, alpha)
-        if late and result.state == "met":
-            # It may have become so only after the deadline; what it was then is not known any more.
-            return replace(result, state="unknown", evidence=None, reason=f"{result.reason}; {late}")
-        if passed and result.state != "unknown" and literally not in result.reason:
-            return replace(result, reason=f"{result.reason}; {passed}")
-        return result
-
-    def _waiting_for_end(self, condition: Condition, alpha: float) -> Evaluation:
-        """What is judged at the end only, with what it would come to now."""
-        so_far = self.condition(condition, "", alpha)
-        reason = f"waits until the experiment is over; so far: {so_far.reason}"
-        return replace(so_far, state="not_met", evidence=None, reason=reason)
-
-    def _late_events(self, duration: Duration) -> str:
-        """Why values judged after a deadline may not be those of the deadline, or ""."""
-        last = self._metrics.last_event_at
-        if last is None or self._started_at is None:
-            return ""
-        if (_aware(last) - _aware(self._started_at)).total_seconds() <= duration.seconds:
-            return ""
-        return "events came after the deadline, so it is not known whether it was met in time"
-
-    def _count_gate(self, clause: AfterCount, names: Sequence[str]) -> Evaluation:
-        reading = self._metrics.count_for(clause.noun, names)
-        count, metric = print_number(clause.count), reading.name or clause.noun
-        threshold = clause.count
-        if reading.value is None:
-            reason = f"{print_clause(clause)}: {reading.reason}"
-            return Evaluation("unknown", reason, metric, ">=", threshold)
-        reached = compares(reading.value, ">=", clause.count)
-        if reached:
-            reason = f"{_shown(reading.value)} {clause.noun} are at least {count}"
-        else:
-            reason = f"waits for {count} {clause.noun}: {_shown(reading.value)} so far"
-        return Evaluation("met" if reached else "not_met", reason, metric, ">=", threshold, reading.value)
-
-    def _time_gate(self, clause: AfterTime) -> Evaluation | None:
-        if self._elapsed_seconds is None:
-            return _start_unknown(clause)
-        if self._elapsed_seconds < clause.duration.seconds:
-            return Evaluation("not_met", f"waits until {self._moment(clause.duration)}")
-        return None
-
-    def _moment(self, duration: Duration) -> str:
-        """The moment that lies ``duration`` after the start, for people."""
-        if self._started_at is None:
-            return "the time comes"
-        try:
-            moment = (_aware(self._started_at) + duration.delta).astimezone(UTC)
-        except OverflowError:
-            return "the time comes"
-        return moment.strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-def _start_unknown(clause: AfterTime | Within) -> Evaluation:
-    reason = f"{print_clause(clause)}: nobody knows when the experiment started"
-    return Evaluation("unknown", reason)
-
-
-def _all(results: Iterable[Evaluation]) -> Evaluation:
+def all_of(results: Iterable[Evaluation]) -> Evaluation:
     """Kleene's conjunction."""
     met: list[Evaluation] = []
     first_unknown: Evaluation | None = None
@@ -357,10 +101,10 @@ def _all(results: Iterable[Evaluation]) -> Evaluation:
     if first_unknown is not None:
         return first_unknown
     weakest = min(met, key=lambda result: _STRENGTHS[result.evidence])
-    return replace(weakest, reason=_joined(met))
+    return weakest._replace(said=_joined(met))
 
 
-def _any(results: Sequence[Evaluation]) -> Evaluation:
+def any_of(results: Sequence[Evaluation]) -> Evaluation:
     """Kleene's disjunction."""
     met = [result for result in results if result.state == "met"]
     if met:
@@ -368,7 +112,7 @@ def _any(results: Sequence[Evaluation]) -> Evaluation:
     for result in results:
         if result.state == "unknown":
             return result
-    return replace(results[0], reason=_joined(results))
+    return results[0]._replace(said=_joined(results))
 
 
 def _joined(results: Sequence[Evaluation]) -> str:
@@ -378,17 +122,7 @@ def _joined(results: Sequence[Evaluation]) -> str:
     return " and ".join(reasons[:_MAX_REASONS]) + tail
 
 
-def _fewest(left: int | None, right: int | None) -> int | None:
-    if left is None or right is None:
-        return right if left is None else left
-    return min(left, right)
-
-
-def _counts(rate: Reading) -> str:
-    return "" if rate.successes is None else f" ({rate.successes} of {rate.trials})"
-
-
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
     """A number for people: six digits, whole numbers whole."""
     if abs(value) < 1e15 and value == int(value):
         return str(int(value))

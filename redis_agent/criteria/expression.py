@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Final, Literal, TypeAlias
 
 ComparisonOperator: TypeAlias = Literal["<", "<=", ">", ">=", "==", "!="]
+LESS: Final[tuple[ComparisonOperator, ...]] = ("<", "<=")
 ArithmeticOperator: TypeAlias = Literal["+", "-", "*", "/"]
 
 RESERVED: Final = frozenset({"and", "or", "not", "true", "false", "after", "within"})
@@ -74,6 +75,10 @@ class Number:
 
     value: float
     percent: bool = False
+
+    def at(self, scale: float) -> float:
+        """The value where a ratio of 1 reads as ``scale``."""
+        return self.value / 100.0 * scale if self.percent else self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +207,15 @@ Condition: TypeAlias = Comparison | Flag | And | Or | Not | Bounded
 
 
 @dataclass(frozen=True, slots=True)
+class Plain:
+    """``name operator literal``, the commonest plan, taken apart: nothing is walked to judge it."""
+
+    name: str
+    operator: ComparisonOperator
+    literal: Number
+
+
+@dataclass(frozen=True, slots=True)
 class Criterion:
     """A criterion that was understood.
 
@@ -211,8 +225,10 @@ class Criterion:
         plan: The same condition without ``Not`` and chains, metrics on the left: what is judged.
             Negations are pushed down to the comparisons, so that a criterion which still waits, or
             a rate on too little data, is never turned into a met one by a ``not`` above it.
+        plain: The plan once more where it is a metric compared with a literal, else None.
         names: The metrics it reads, in order, each once.
         has_time_clause: Whether its truth can change by the clock alone.
+        asks_for_less: Whether it has a comparison that is met by being below something.
         spoken: Names out of prose that nobody declared: an event with the same words in another
             order, or with a filler more or less, is what they mean.
     """
@@ -221,16 +237,20 @@ class Criterion:
     spoken: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     text: str = field(init=False, compare=False)
     plan: Condition = field(init=False, compare=False, repr=False)
+    plain: Plain | None = field(init=False, compare=False, repr=False)
     names: tuple[str, ...] = field(init=False, compare=False, repr=False)
     has_time_clause: bool = field(init=False, compare=False, repr=False)
+    asks_for_less: bool = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Derives what judging needs, once."""
         plan = affirmed(self.condition)
         object.__setattr__(self, "text", print_condition(self.condition))
         object.__setattr__(self, "plan", plan)
+        object.__setattr__(self, "plain", _plain(plan))
         object.__setattr__(self, "names", names_of(plan))
         object.__setattr__(self, "has_time_clause", _has_time_clause(plan))
+        object.__setattr__(self, "asks_for_less", _asks_for_less(plan))
 
     def __str__(self) -> str:
         """The canonical text."""
@@ -358,6 +378,15 @@ def _affirmed_comparison(chain: Comparison, negated: bool) -> Condition:
     return Or(tuple(pairs)) if negated else And(tuple(pairs))
 
 
+def _plain(plan: Condition) -> Plain | None:
+    if not isinstance(plan, Comparison):
+        return None
+    (left, right), (operator,) = plan.operands, plan.operators
+    if isinstance(left, Name) and isinstance(right, Number):
+        return Plain(left.name, operator, right)
+    return None
+
+
 def names_of(node: Term | Condition) -> tuple[str, ...]:
     """The metrics that a node reads, in order, each once (clauses' nouns are not metrics)."""
     found: dict[str, None] = {}
@@ -396,6 +425,14 @@ def _has_time_clause(condition: Condition) -> bool:
     if isinstance(condition, (And, Or)):
         return any(_has_time_clause(item) for item in condition.items)
     return False
+
+
+def _asks_for_less(plan: Condition) -> bool:
+    if isinstance(plan, Comparison):
+        return plan.operators[0] in LESS
+    if isinstance(plan, Bounded):
+        return _asks_for_less(plan.condition)
+    return isinstance(plan, (And, Or)) and any(_asks_for_less(item) for item in plan.items)
 
 
 def _makes_percentage(term: Term) -> bool:

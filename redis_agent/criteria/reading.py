@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from redis_agent.criteria.expression import (
     Arithmetic,
@@ -27,9 +26,8 @@ ReadingKind: TypeAlias = Literal["counter", "gauge", "fact", "rate", "derived", 
 _LARGEST_COUNT: Final = 2.0**63
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The value of a metric or a term at one moment.
+class Reading(NamedTuple):
+    """The value of a metric or a term at one moment; a tuple, which Python builds quickest.
 
     Attributes:
         name: The metric's name, "" for the result of arithmetic.
@@ -55,17 +53,8 @@ class Reading:
     assumed: bool = False
 
     def under(self, name: str, scale: float) -> Reading:
-        """The same reading under another name (cheaper than ``dataclasses.replace``)."""
-        return Reading(
-            name,
-            self.value,
-            self.reason,
-            self.kind,
-            self.successes,
-            self.trials,
-            scale,
-            self.assumed,
-        )
+        """The same reading under another name (cheaper than ``_replace``)."""
+        return Reading(name, self.value, self.reason, self.kind, self.successes, self.trials, scale, self.assumed)
 
 
 def unknown(name: str, reason: str, scale: float = 1.0) -> Reading:
@@ -97,8 +86,7 @@ def value_of(term: Term, read: Callable[[str], Reading], percent_scale: float = 
     if isinstance(term, Name):
         return read(term.name)
     if isinstance(term, Number):
-        value = term.value / 100.0 * percent_scale if term.percent else term.value
-        return Reading("", value)
+        return Reading("", term.at(percent_scale))
     if isinstance(term, Negative):
         inner = value_of(term.operand, read, percent_scale)
         if inner.value is None:

@@ -30,7 +30,8 @@ UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to t
 # leader_before, silent_ms; while bridges in step are waited for: called, asked (ms)
 BRIDGE = "redis_agent:bridge"
 BRIDGE_READY = "redis_agent:bridge:ready"  # ZSET owner of a bridge in step -> ms of its last sign of life
-SCHEDULER = "redis_agent:scheduler"  # HASH: swept_ms, summary_slot, summary_ms, stream_dropped_unread, buried
+# HASH: swept_ms, summary_slot, summary_ms, stream_dropped_unread, buried, anomalies
+SCHEDULER = "redis_agent:scheduler"
 FINALS = "redis_agent:finals"  # HASH completed experiment -> when it was judged finally
 COMPLETIONS = "redis_agent:completions"  # HASH experiment -> id of the alert that told its completion
 BARRIER = "redis_agent:barrier"  # STRING, always "1": the last write before a wait for disk or replicas
@@ -73,6 +74,11 @@ def raw_events(experiment_id: str) -> str:
     return "metrics:" + experiment_id
 
 
+def window(experiment_id: str, kind: str, start_s: int) -> str:
+    """HASH with a TTL: what the events of a minute or an hour add up to; its start is in seconds since the epoch."""
+    return f"metrics_windows:{experiment_id}:{kind}:{start_s}"
+
+
 def fold_state(experiment_id: str) -> str:
     """HASH: `latest:<gauge>` -> stream id that set it, `refused:<name>` -> times refused."""
     return "redis_agent:fold_state:" + experiment_id
@@ -106,6 +112,11 @@ def silence(experiment_id: str, alert_type: str | None) -> str:
 def alert_state(experiment_id: str) -> str:
     """HASH: criterion fingerprint -> JSON of its state (lifecycle.CriterionState)."""
     return "redis_agent:alert_state:" + experiment_id
+
+
+def anomalies(experiment_id: str) -> str:
+    """HASH with a TTL: `upto` (seconds), `told`, and of each series `<kind>:<name>` what its detectors remember."""
+    return "redis_agent:anomalies:" + experiment_id
 
 
 # What the shared keys hold when nobody else has written to them, as TYPE says it.

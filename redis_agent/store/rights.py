@@ -11,6 +11,7 @@ from redis_agent.store.stream import text
 
 _ID = "0-1"
 _AGGREGATE, _RAW, _COOLDOWN = keys.aggregate("any"), keys.raw_events("any"), keys.cooldown("any", "error", "any")
+_WINDOW = keys.window("any", "minute", 0)
 
 # One well-formed call of each command that a worker uses, mostly in scripts, on a key it is used on.
 _CALLS: tuple[tuple[str, ...], ...] = (
@@ -37,6 +38,9 @@ _CALLS: tuple[tuple[str, ...], ...] = (
     ("HDEL", keys.ABOVE, _ID),
     ("HEXISTS", keys.fold_state("any"), "field"),
     ("HINCRBY", keys.fold_state("any"), "field", "1"),
+    ("HMGET", _WINDOW, "field"),
+    ("HSET", _WINDOW, "field", "1"),
+    ("EXPIRE", _WINDOW, "1"),
     ("RPUSH", _RAW, "x"),
     ("LTRIM", _RAW, "-1", "-1"),
     ("LLEN", _RAW),

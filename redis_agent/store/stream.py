@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from redis_agent.store import keys, scripts
 from redis_agent.store.group import EVENTS, Created, ensure
+from redis_agent.windows import Window
 
 # An entry that was handed out more often is tried alone, and only then counts as handed out once more.
 TOGETHER = 2
@@ -32,6 +33,22 @@ class StreamEntry(NamedTuple):
     later: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class WindowUpdate:
+    """What a batch adds to one window of an experiment.
+
+    Attributes:
+        window: which.
+        keep_seconds: how long it is kept.
+        part: events, counters and gauges of it, as `apply_batch.lua` reads them; None when it is all that the batch
+            adds to the experiment.
+    """
+
+    window: Window
+    keep_seconds: int
+    part: list[Any] | None
+
+
 @dataclass(slots=True)
 class ExperimentUpdate:
     """What a batch adds to one experiment.
@@ -40,11 +57,13 @@ class ExperimentUpdate:
         experiment_id: whose.
         plan: the change as `apply_batch.lua` reads it.
         raw: the events for `metrics:{id}`, in order.
+        windows: that it is added to as well.
     """
 
     experiment_id: str
     plan: dict[str, Any]
     raw: list[bytes]
+    windows: list[WindowUpdate] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +137,13 @@ class Applied:
         aggregates: experiment -> its aggregate hash after the batch.
         refused: (experiment, name) beyond the limit of names.
         raised: for each error alert whether it was raised (else its cooldown was running).
+        unwritten: windows that could not be added to, and why: the aggregate is worth more than its history.
     """
 
     aggregates: dict[str, dict[str, str]]
     refused: list[tuple[str, str]]
     raised: list[bool]
+    unwritten: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +303,7 @@ class EventStream:
     async def apply(self, batch: Batch) -> Applied | Stale | Conflict | Blocked:
         """Apply a batch in one atomic step, once (see `lua/apply_batch.lua`)."""
         experiment_keys: list[str] = []
+        window_keys: list[str] = []
         blobs: list[bytes | str] = []
         for update in batch.updates:
             experiment_id = update.experiment_id
@@ -292,6 +314,8 @@ class EventStream:
             )
             raw = update.raw[-self._limits["max_raw"] :] if self._limits["max_raw"] else []
             update.plan["raw"] = len(raw)
+            update.plan["windows"] = [[w.keep_seconds, *(w.part or ())] for w in update.windows]
+            window_keys += [keys.window(experiment_id, w.window.kind, w.window.start_s) for w in update.windows]
             blobs += raw
         blobs += [letter.data for letter in batch.dead]
         blobs += [alert.data for alert in batch.alerts]
@@ -319,6 +343,7 @@ class EventStream:
                 keys.OUTBOX_ACCOUNT,
                 *experiment_keys,
                 *[name for a in batch.alerts for name in (a.cooldown_key, a.burst_key or a.cooldown_key)],
+                *window_keys,
             ],
             [
                 keys.GROUP,
@@ -390,6 +415,7 @@ def _applied(batch: Batch, reply: list[Any]) -> Applied | Stale | Conflict | Blo
         aggregates={update.experiment_id: text_map(flat) for update, flat in zip(batch.updates, reply[1], strict=True)},
         refused=[(batch.updates[int(n) - 1].experiment_id, text(name)) for n, name in reply[2]],
         raised=[bool(outcome) for outcome in reply[3]],
+        unwritten=[(text(key), text(problem)) for key, problem in reply[4]],
     )
 
 

@@ -42,6 +42,48 @@ def judged(text: str, days: float = 1.0, **options: Any) -> Evaluation:
     )
 
 
+def mature(emails: int) -> Metrics:
+    """The counts of emails that are old enough; of the replies to them, fewer than there are."""
+    fields = {"reply_count": "1", "email_sent_count": str(emails), "events_total": "300", "gauge_latest": "0.15"}
+    return Metrics.from_hash(fields, SPECS)
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "state", "samples"),
+    [
+        ("reply_rate < 0.5", 250, "met", 250),
+        ("reply_rate < 0.5", 100, "met", 100),
+        ("reply_rate < 0.2", 100, "not_met", 100),  # 28 replies of the 100 that had their time, not of 250
+        ("reply_rate <= 28%", 100, "met", 100),
+        ("reply_percent < 20", 100, "not_met", 100),
+        ("replies / emails_sent < 0.2", 100, "not_met", 100),
+        ("reply_rate < 0.5", 10, "not_met", 10),  # more replies than old emails: all of these had one
+        ("reply_rate < 0.5", 0, "unknown", None),
+        ("reply_rate < 0.5 after 100 sends", 0, "unknown", None),
+        ("reply_rate < 0.5 or replies < 30", 0, "met", None),
+        ("not reply_rate >= 0.2", 100, "not_met", 100),
+        ("reply_rate < 0.5 within 1 hours", 0, "met", 250),  # the deadline is over
+        ("reply_rate > 0.1", 0, "met", 250),  # only what is asked to be low waits
+        ("gauge < 0.2", 0, "met", None),
+        ("replies < 30", 0, "met", None),
+    ],
+)
+def test_trials_too_young_to_succeed_do_not_speak_for_a_low_rate(
+    text: str, old: int, state: str, samples: int | None
+) -> None:
+    found = judged(text, mature=mature(old))
+    assert (found.state, found.samples) == (state, samples), found.reason
+    assert judged(text, mature=mature(old), final=True) == judged(text, final=True)
+
+
+def test_a_rate_without_its_young_trials_says_how_many_it_leaves_out() -> None:
+    found = judged("reply_rate < 0.5", mature=mature(100))
+    assert found.value == 0.28
+    assert "(28 of 100)" in found.reason
+    assert "150 trials too young to count" in found.reason
+    assert "none of the 250 trials" in judged("reply_rate < 0.5", mature=mature(0)).reason
+
+
 @pytest.mark.parametrize(
     ("text", "state", "evidence"),
     [
@@ -189,6 +231,16 @@ def test_times_without_a_zone_are_utc() -> None:
         started_at=START,
     )
     assert result.state == "met"
+
+
+@pytest.mark.parametrize("text", ["gauge > 0.1", "gauge >= 16%", "email_sent != 250", "replies > 100", "few <= 3"])
+def test_a_comparison_judged_alone_comes_to_the_same_as_inside_others(text: str) -> None:
+    alone, both = judged(text), judged(f"{text} and {text}")
+    if alone.state == "met":
+        assert both.reason == f"{alone.reason} and {alone.reason}"
+    else:
+        assert both.reason == alone.reason
+    assert both._replace(said=None) == alone
 
 
 texts = st.sampled_from(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from typing import Any
 
+# How long windows are kept, in seconds.
+MINUTES_TTL, HOURS_TTL = 7_200, 86_400
 PLACES = Decimal(1).scaleb(-12)
 
 
@@ -65,7 +67,15 @@ class Event:
     def gauges(self) -> list[tuple[str, float]]:
         if self.error_type is not None:
             return []
-        return [(n, int(v) if v is True else v) for n, v in self.body.items() if n not in ("event", "count")]
+        return [
+            (n, int(v) if v is True else v) for n, v in self.body.items() if n not in ("event", "count", "timestamp")
+        ]
+
+    @property
+    def window_ms(self) -> int:
+        """Its own time if that is within reason: at most a minute ahead, and not further back than windows are kept."""
+        own_ms = int(self.body.get("timestamp", -1) * 1000)
+        return own_ms if self.at_ms - 1000 * HOURS_TTL < own_ms <= self.at_ms + 60_000 else self.at_ms
 
     @property
     def error_type(self) -> str | None:
@@ -118,6 +128,26 @@ def exact_sum(values: Iterable[float]) -> Decimal:
 
 
 @dataclass
+class WindowModel:
+    """One window: minutes or hours, and what happened in it."""
+
+    events: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    gauges: dict[str, list[float]] = field(default_factory=dict)
+
+    def hash(self) -> dict[str, str]:
+        fields = {"events": str(self.events)} | {f"{name}_count": str(total) for name, total in self.counters.items()}
+        for name, values in self.gauges.items():
+            fields |= {
+                f"{name}_samples": str(len(values)),
+                f"{name}_sum": plain(exact_sum(values)),
+                f"{name}_min": shortest(min(values)),
+                f"{name}_max": shortest(max(values)),
+            }
+        return fields
+
+
+@dataclass
 class Expected:
     """What an apply must answer."""
 
@@ -137,6 +167,7 @@ class GateModel:
         self.read_to = 0
         self.pending: dict[str, str] = {}
         self.experiments: dict[str, ExperimentModel] = {}
+        self.windows: dict[str, WindowModel] = {}
         self.dead: list[tuple[bytes, str, str]] = []
         self.unapplied: set[str] = set()
         self.outbox: list[str] = []
@@ -246,3 +277,21 @@ class GateModel:
                     known.values.append(value)
                     if id_key(entry_id) >= id_key(known.latest_id):
                         known.latest, known.latest_id = value, entry_id
+        for _, event in entries:
+            self._add_to_windows(name, event, newest_ms=max(event.at_ms for _, event in entries))
+
+    def _add_to_windows(self, name: str, event: Event, *, newest_ms: int) -> None:
+        """Each name that the aggregate has counts in the windows, too, while these are kept."""
+        model = self.experiments[name]
+        for kind, seconds, kept in (("minute", 60, MINUTES_TTL), ("hour", 3600, HOURS_TTL)):
+            start = event.window_ms // 1000 // seconds * seconds
+            if (start + seconds + kept) * 1000 <= newest_ms:
+                continue
+            window = self.windows.setdefault(f"metrics_windows:{name}:{kind}:{start}", WindowModel())
+            window.events += 1
+            if event.counter and event.counter[0] in model.counters:
+                counter, times = event.counter
+                window.counters[counter] = window.counters.get(counter, 0) + times
+            for gauge, value in event.gauges:
+                if gauge in model.gauges:
+                    window.gauges.setdefault(gauge, []).append(value)

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis_agent.aggregate import as_aggregate, fold
 from redis_agent.clock import iso_from_ms
 from redis_agent.events import MetricEvent, Unreadable, read
+from redis_agent.folding import experiment_update
 from redis_agent.store import keys
 from redis_agent.store.address import Address
 from redis_agent.store.client import connect
@@ -25,15 +26,16 @@ from redis_agent.store.stream import (
     DeadLetter,
     ErrorAlert,
     EventStream,
-    ExperimentUpdate,
     Stale,
 )
+from redis_agent.windows import Retention
 from tests.conftest import RunningServer
-from tests.store.gate_model import Event, Expected, GateModel, id_key
+from tests.store.gate_model import HOURS_TTL, MINUTES_TTL, Event, Expected, GateModel, id_key
 
 MAX_FIELDS, MAX_RAW, COOLDOWN_SECONDS = 16, 4, 1000
 CONSUMERS = ("ann", "bob", "cyd")
 BASE_MS = 1_700_000_000_000
+RETENTION = Retention(MINUTES_TTL, HOURS_TTL)
 
 # Histories -----------------------------------------------------------------------------------------------------
 
@@ -54,10 +56,14 @@ BODIES = st.one_of(
     st.fixed_dictionaries({"event": st.just("batch"), "count": COUNTS, "rate": VALUES}),
     st.fixed_dictionaries({"event": st.just("error"), "error_type": st.sampled_from(["io", "auth"]), "n": st.just(5)}),
 )
+# Seconds between an event's own time and its arrival: within a minute, an hour, a day and beyond, and ahead.
+LATE = st.one_of(
+    st.sampled_from([0, 30, 59.9, 3_000, 7_000, 8_000, 86_000, 90_000, -30, -61, 1e9]), st.integers(0, 400)
+)
 EVENTS = st.builds(
     Event,
     experiment=st.sampled_from(["a", "a", "a", "b", "b", "c:d", "broken", ""]),
-    body=BODIES,
+    body=st.one_of(BODIES, st.builds(lambda body, late: {**body, "timestamp": BASE_MS / 1000 - late}, BODIES, LATE)),
     at_ms=st.integers(BASE_MS, BASE_MS + 5_000),
 )
 CONSUMER = st.sampled_from(CONSUMERS)
@@ -169,7 +175,7 @@ class World:
                 key = keys.cooldown(event.experiment, "error", event.error_type)
                 alert_id = str(uuid.uuid4())
                 alerts.setdefault(key, ErrorAlert(key, COOLDOWN_SECONDS, alert_id, f"alert {alert_id}", event.at_ms))
-        batch.updates = [ExperimentUpdate(c.experiment_id, c.plan(), c.raw) for c in fold(good).values()]
+        batch.updates = [experiment_update(change, RETENTION) for change in fold(good, RETENTION).values()]
         batch.alerts = list(alerts.values())
         return batch
 
@@ -207,6 +213,11 @@ class World:
         for key, alert_id in model.cooldowns.items():
             assert (await client.get(key)).decode() == alert_id
             assert 0 < await client.ttl(key) <= COOLDOWN_SECONDS
+        found = {k.decode() async for k in client.scan_iter("metrics_windows:*", count=1000)}
+        assert found == model.windows.keys()
+        for key, window in model.windows.items():
+            assert {f.decode(): v.decode() for f, v in (await client.hgetall(key)).items()} == window.hash()
+            assert 0 < await client.ttl(key) <= (MINUTES_TTL if ":minute:" in key else HOURS_TTL)
         floor = await client.get(keys.FLOOR)
         assert (floor.decode() if floor else None) == model.floor
         scores = await client.zrange(keys.EXPERIMENTS, 0, -1, withscores=True)
@@ -263,8 +274,11 @@ def random_history(rng: random.Random, steps: int) -> list[tuple[Any, ...]]:
             {"event": "batch", "rate": value()},
             {"event": "error", "error_type": rng.choice(["io", "auth"])},
         ]
+        body, late = rng.choice(bodies), rng.choice([0, 10, 100, 1_000, 10_000, 100_000])
+        if rng.random() < 0.3:
+            body = {**body, "timestamp": BASE_MS / 1000 - rng.randint(0, late)}
         experiment = rng.choice(["a", "a", "b", "b", "broken", ""])
-        return Event(experiment, rng.choice(bodies), BASE_MS + rng.randint(0, 10**6))
+        return Event(experiment, body, BASE_MS + rng.randint(0, 10**6))
 
     def step() -> tuple[Any, ...]:
         who, other, picks = rng.choice(CONSUMERS), rng.choice(CONSUMERS), [rng.randrange(10**6) for _ in range(4)]

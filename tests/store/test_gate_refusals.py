@@ -24,7 +24,9 @@ from redis_agent.store.stream import (
     ExperimentUpdate,
     Renewed,
     Stale,
+    WindowUpdate,
 )
+from redis_agent.windows import Window
 
 NOW = "2026-01-01T00:00:00.000Z"
 
@@ -37,7 +39,8 @@ def update(experiment: str, *, counters: int = 1, gauges: int = 0, id_: str = "1
     plan: dict[str, Any] = {"id": experiment, "events": "1", "first": NOW, "last": NOW, "last_ms": 1}
     plan["counters"] = [[f"c{n}", "1"] for n in range(counters)]
     plan["gauges"] = [[f"g{n}", "0.5", id_, "0.5", "1", "0.5", "0.5"] for n in range(gauges)]
-    return ExperimentUpdate(experiment, plan, [b"{}"])
+    windows = [WindowUpdate(Window("minute", 60), 100, None), WindowUpdate(Window("hour", 0), 200, None)]
+    return ExperimentUpdate(experiment, plan, [b"{}"], windows)
 
 
 async def pending_batch(client: Redis, stream: EventStream) -> Batch:
@@ -75,6 +78,27 @@ async def test_shared_key_of_the_wrong_type_stops_the_batch_before_its_first_wri
     assert await raw.xlen(keys.DEAD_LETTERS) == await raw.xlen(keys.OUTBOX) == 1
 
 
+async def test_window_that_somebody_else_wrote_to_costs_nothing_but_itself(raw: Redis) -> None:
+    stream = event_stream(raw)
+    batch = await pending_batch(raw, stream)
+    other_type, no_number = keys.window("a", "minute", 60), keys.window("a", "hour", 0)
+    no_gauge = keys.window("b", "minute", 60)
+    await raw.set(other_type, "something else")
+    await raw.hset(no_number, "c0_count", "many")
+    await raw.hset(no_gauge, mapping={"events": 3, "g0_sum": "much"})
+
+    outcome = await stream.apply(batch)
+    assert isinstance(outcome, Applied)
+    assert [key for key, _ in outcome.unwritten] == [other_type, no_number, no_gauge]
+    assert await raw.get(other_type) == b"something else"
+    assert await raw.hgetall(no_number) == {b"c0_count": b"many", b"events": b"1"}
+    assert (await raw.hmget(no_gauge, "events", "g0_sum", "c0_count")) == [b"4", b"much", b"1"]
+    assert await raw.hget(keys.window("b", "hour", 0), "g0_sum") == b"0.5"
+    for experiment in "ab":
+        assert await raw.hget(keys.aggregate(experiment), "c0_count") == b"1"
+    assert (await raw.xpending(keys.STREAM, keys.GROUP))["pending"] == 0
+
+
 @pytest.mark.parametrize("key", [keys.DEAD_LETTERS, keys.UNAPPLIED, keys.OUTBOX])
 async def test_dead_letters_or_outbox_of_the_wrong_type_stop_only_what_must_be_written_there(
     raw: Redis, key: str
@@ -95,7 +119,10 @@ async def test_dead_letters_or_outbox_of_the_wrong_type_stop_only_what_must_be_w
     assert await raw.xlen(keys.DEAD_LETTERS) == 1
 
 
-@pytest.mark.parametrize("right", ["xack", "rpush", "ltrim", "zadd", "hset", "xadd", "sadd", "set", "hgetall", "hmget"])
+RIGHTS = ["xack", "rpush", "ltrim", "zadd", "hset", "xadd", "sadd", "set", "hgetall", "hmget", "expire"]
+
+
+@pytest.mark.parametrize("right", RIGHTS)
 async def test_right_taken_away_between_two_batches_leaves_nothing_half_applied(
     raw: Redis, redis_url: str, right: str
 ) -> None:

@@ -17,6 +17,7 @@ from redis_agent.lockstep import Announcement, Claim
 from redis_agent.lockstep import Batch as Mirrored
 from redis_agent.store import keys, scripts
 from redis_agent.store.aggregates import Aggregates, DerivedUpdate
+from redis_agent.store.anomalies import Anomalies, Examined, Tell
 from redis_agent.store.dead_letters import DeadLetters
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.housekeeping import Housekeeping, trim
@@ -142,6 +143,8 @@ async def run_every_wrapper(raw: Redis) -> None:
     lease = Lease(raw, name=keys.LEASE_SCHEDULER, owner="me", ttl_ms=10_000)
     value = await lease.acquire() or ""
     await lease.renew(value)
+    found = Examined("e", "", 600, {"count:x": "[]"}, ["gone"], Tell("anomaly", "f", 1, "id", "data", "{}"))
+    assert await Anomalies(raw, ttl_seconds=9).write(value, [found], mark="m") == [0]
     await lease.release(value)
     stream = event_stream(raw)
     await stream.ensure_group()

@@ -9,21 +9,26 @@
 -- KEYS: stream, dead_letters, outbox, experiments, floor, above, unapplied, account, outbox_account,
 --       then for each experiment: aggregate, raw_events, fold_state,
 --       then for each alert: cooldown, burst
+--       then the windows of each experiment
 -- ARGV: group, consumer, n, id * n (ascending), 'JUSTID', plan, then the blobs the plan names in its order:
 --       raw events of each experiment, data of each dead letter, data of each alert
 -- plan (JSON): {
 --   experiments: [{id, events, first, last, last_ms, counters: [[name, delta]...],
---                  gauges: [[name, latest, latest_id, sum, samples, min, max]...], raw}...],
+--                  gauges: [[name, latest, latest_id, sum, samples, min, max]...], raw,
+--                  windows: [[ttl_seconds]   what is added to the experiment is added to the window, or
+--                            [ttl_seconds, events, [[number of the counter, delta]...],
+--                             [[number of the gauge, sum, samples, min, max]...]]...]}...],
 --   dead: [[index of the id, reason, deliveries, at_ms, 1 if readable]...],
 --   alerts: [[alert_id, cooldown_seconds, at_ms, burst_limit (0 for none)]...],
 --   contiguous: whether the batch is every entry of the stream from its first to its last id,
 --   max_fields, max_raw, max_dead}     numbers as text where they may be fractions
--- returns: {'applied', aggregates, refused, alerts}: for each experiment its aggregate as field, value...;
---            refused: [experiment number, name]... beyond max_fields; for each alert 1 if raised, else 0
+-- returns: {'applied', aggregates, refused, alerts, unwritten}: for each experiment its aggregate as field, value...;
+--            refused: [experiment number, name]... beyond max_fields; for each alert 1 if raised, else 0;
+--            unwritten: [key, problem]... windows of the wrong form, which cost only themselves
 --          {'stale', id...}: the ids that are still ours; nothing was changed
 --          {'conflict', experiment number, key, problem}: a key of the wrong form; nothing was changed
 --          {'blocked', key, problem}: dead letters or alerts cannot be written; nothing was changed
--- cost: O(N + F) for N entries and F touched fields
+-- cost: O(N + F) for N entries and F touched fields, those of windows included
 local STREAM, DEAD, OUTBOX, INDEX, FLOOR, ABOVE, UNAPPLIED, ACCOUNT, OUTBOX_ACCOUNT = unpack(KEYS, 1, 9)
 local group, consumer, n = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
@@ -50,11 +55,15 @@ local function carried(high, mid, low)
   return high + carry, mid - carry * LIMB, low
 end
 
+-- nil when `a` is no such text; `b` comes from Python and is one.
 local function add(a, b)
-  if #a < 15 and #b < 15 and not a:find('.', 1, true) and not b:find('.', 1, true) then
+  if #a < 15 and #b < 15 and a:find('^%-?%d+$') and not b:find('.', 1, true) then
     return string.format('%.0f', tonumber(a) + tonumber(b))
   end
   local a_high, a_mid, a_low = limbs(a)
+  if not a_high then
+    return nil
+  end
   local b_high, b_mid, b_low = limbs(b)
   local high, mid, low = carried(a_high + b_high, a_mid + b_mid, a_low + b_low)
   local sign = ''
@@ -202,11 +211,10 @@ for e, change in ipairs(plan.experiments) do
     set[#set + 1], set[#set + 2] = field, value
   end
   local function total(at, delta)
-    local value = values[at] or '0'
-    if not limbs(value) then
-      return nil
+    if not values[at] then
+      return delta
     end
-    return add(value, delta)
+    return add(values[at], delta)
   end
   local function room(name, at, needed)
     if values[at] then
@@ -233,8 +241,10 @@ for e, change in ipairs(plan.experiments) do
     put('last_updated', change.last)
   end
   local at = 4
-  for _, counter in ipairs(change.counters) do
+  local taken, gauges_taken = {}, {} -- which names have their place
+  for c, counter in ipairs(change.counters) do
     if room(counter[1], at, 1) then
+      taken[c] = true
       local sum = total(at, counter[2])
       if not sum then
         return {'conflict', e, aggregate, names[at] .. ' is not a number'}
@@ -246,6 +256,7 @@ for e, change in ipairs(plan.experiments) do
   for g, gauge in ipairs(change.gauges) do
     local name, latest, latest_id, sum, samples, low, high = unpack(gauge)
     if room(name, at, 5) then
+      gauges_taken[g] = true
       local new_samples, new_sum = total(at, samples), total(at + 1, sum)
       if not new_samples or not new_sum then
         return {'conflict', e, aggregate, name .. '_samples or _sum is not a number'}
@@ -267,7 +278,8 @@ for e, change in ipairs(plan.experiments) do
     end
     at = at + 4
   end
-  writes[e] = {aggregate = aggregate, raw_events = raw_events, fold_state = fold_state, set = set, state = state}
+  writes[e] = {aggregate = aggregate, raw_events = raw_events, fold_state = fold_state, set = set, state = state,
+    taken = taken, gauges_taken = gauges_taken}
 end
 
 -- A right may have been taken away since the last batch, and one that is missing half-way would leave sums that are added
@@ -286,6 +298,12 @@ if writes[1] then
     must_be_allowed('LTRIM', writes[1].raw_events, '-1', '-1')
   end
   must_be_allowed('ZADD', INDEX, 'GT', '1', 'e')
+end
+local next_window = 10 + 3 * #plan.experiments + 2 * #plan.alerts
+if KEYS[next_window] then
+  must_be_allowed('EXPIRE', KEYS[next_window], '1')
+  must_be_allowed('HMGET', KEYS[next_window], 'f')
+  must_be_allowed('HSET', KEYS[next_window], 'f', '1')
 end
 if #plan.dead > 0 then
   must_be_allowed('XADD', DEAD, '*', 'f', '1')
@@ -306,7 +324,70 @@ local blob = 6 + n
 -- recently active one until that time comes: the index goes no further than now.
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local aggregates, touched = {}, {}
+local aggregates, touched, unwritten = {}, {}, {}
+
+-- What is added to a window: names and what is added to each, sums first, and from `sums` on the bounds of gauges, the
+-- lower before the upper. A name that the aggregate had no room for is not among them.
+local function addition(change, write, events, counters, gauges)
+  local whole = counters == change.counters
+  local names, values, n = {'events'}, {events}, 1
+  for c, counter in ipairs(counters) do
+    local number = whole and c or counter[1]
+    if write.taken[number] then
+      n = n + 1
+      names[n], values[n] = change.counters[number][1] .. '_count', counter[2]
+    end
+  end
+  local bounds, from = {}, whole and 4 or 2
+  for g, gauge in ipairs(gauges) do
+    local number = whole and g or gauge[1]
+    if write.gauges_taken[number] then
+      local name = change.gauges[number][1]
+      names[n + 1], values[n + 1] = name .. '_sum', gauge[from]
+      names[n + 2], values[n + 2] = name .. '_samples', gauge[from + 1]
+      n = n + 2
+      bounds[#bounds + 1] = {name, gauge[from + 2], gauge[from + 3]}
+    end
+  end
+  local sums = n
+  for _, bound in ipairs(bounds) do
+    names[n + 1], values[n + 1] = bound[1] .. '_min', bound[2]
+    names[n + 2], values[n + 2] = bound[1] .. '_max', bound[3]
+    n = n + 2
+  end
+  return {names = names, values = values, sums = sums}
+end
+
+-- Nothing here may end the script half-way: what is wrong with a window is said, and the window goes without.
+local function add_window(key, seconds, added)
+  local names, values, sums = added.names, added.values, added.sums
+  local known = hmget(key, names)
+  if known.err then
+    return known.err
+  end
+  local set, n, problem = {}, 0, nil
+  for i, name in ipairs(names) do
+    local value, before = values[i], known[i]
+    if before and i <= sums then
+      value = add(before, value)
+      problem = value and problem or name .. ' is not a number'
+    elseif before then
+      local old, new = tonumber(before), tonumber(value)
+      local is_low = (i - sums) % 2 == 1
+      value = (not old or is_low and new < old or not is_low and new > old) and value
+    end
+    if value then
+      set[n + 1], set[n + 2] = name, value
+      n = n + 2
+    end
+  end
+  hset(key, set)
+  if not known[1] then
+    redis.call('EXPIRE', key, seconds)
+  end
+  return problem
+end
+
 for e, change in ipairs(plan.experiments) do
   local write = writes[e]
   hset(write.aggregate, write.set)
@@ -317,6 +398,21 @@ for e, change in ipairs(plan.experiments) do
       redis.call('LTRIM', write.raw_events, -plan.max_raw, -1)
     end
     blob = blob + change.raw
+  end
+  local whole
+  for _, window in ipairs(change.windows) do
+    local key, added = KEYS[next_window], nil
+    if window[2] then
+      added = addition(change, write, window[2], window[3], window[4])
+    else -- most minutes and hours get all of it
+      whole = whole or addition(change, write, change.events, change.counters, change.gauges)
+      added = whole
+    end
+    local problem = add_window(key, window[1], added)
+    if problem then
+      unwritten[#unwritten + 1] = {key, problem}
+    end
+    next_window = next_window + 1
   end
   touched[2 * e - 1], touched[2 * e] = math.min(change.last_ms, now_ms), change.id
   aggregates[e] = redis.call('HGETALL', write.aggregate)
@@ -342,6 +438,7 @@ for _, letter in ipairs(plan.dead) do
   blob = blob + 1
 end
 -- include go_on
+-- include enter_outbox
 local raised = {}
 local first_cooldown = 10 + 3 * #plan.experiments
 for a, alert in ipairs(plan.alerts) do
@@ -357,10 +454,7 @@ for a, alert in ipairs(plan.alerts) do
     room = type(so_far) == 'table' or so_far <= alert[4]
   end
   if room and redis.call('SET', cooldown, alert[1], 'NX', 'EX', alert[2]) then
-    go_on(OUTBOX, OUTBOX_ACCOUNT)
-    local id = redis.call('XADD', OUTBOX, '*', 'data', ARGV[blob], 'at', alert[3])
-    redis.pcall('HSET', OUTBOX_ACCOUNT, 'last_id', id)
-    redis.pcall('HINCRBY', OUTBOX_ACCOUNT, 'owed', 1)
+    enter_outbox(OUTBOX, OUTBOX_ACCOUNT, ARGV[blob], alert[3])
     raised[a] = 1
   end
   blob = blob + 1
@@ -418,4 +512,4 @@ local owed = all_acked and -1 or redis.pcall('HINCRBY', ACCOUNT, 'owed', -n)
 if type(owed) == 'number' and owed < 0 then
   redis.pcall('HSET', ACCOUNT, 'owed', 0)
 end
-return {'applied', aggregates, refused, raised}
+return {'applied', aggregates, refused, raised, unwritten}

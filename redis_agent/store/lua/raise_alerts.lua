@@ -13,6 +13,8 @@
 -- cost: O(N) for N alerts
 redis.call('XLEN', KEYS[1]) -- an outbox of the wrong type must fail before a cooldown is set
 -- include go_on
+-- include is_muted
+-- include enter_outbox
 
 -- A state key of the wrong type costs the state, not the alert.
 local function expects(key, field, expected)
@@ -30,12 +32,6 @@ local function keep(key, field, state)
   end
 end
 
--- Without the right to ask nothing is muted here.
-local function is_muted(silence, silence_of_type)
-  local muted = redis.pcall('EXISTS', silence, silence_of_type)
-  return type(muted) == 'number' and muted > 0
-end
-
 local function raise(cooldown, state_key, muted, alert_id, seconds, data, at_ms, field, expected, told, held, replaces)
   if field ~= '' and not expects(state_key, field, expected) then
     return -2
@@ -49,10 +45,7 @@ local function raise(cooldown, state_key, muted, alert_id, seconds, data, at_ms,
     keep(state_key, field, held)
     return math.max(1, redis.call('PTTL', cooldown))
   end
-  go_on(KEYS[1], KEYS[3])
-  local id = redis.call('XADD', KEYS[1], '*', 'data', data, 'at', at_ms)
-  redis.pcall('HSET', KEYS[3], 'last_id', id)
-  redis.pcall('HINCRBY', KEYS[3], 'owed', 1)
+  local id = enter_outbox(KEYS[1], KEYS[3], data, at_ms)
   keep(state_key, field, told)
   if replaces == '1' then
     redis.call('SET', KEYS[2], id)
