@@ -96,7 +96,7 @@ class GaugeSeries(Watcher):
             return self._unmeasured()
         expected = self._range()
         score = self._detector.update(datetime.fromtimestamp(window.end_ms / 1000.0, UTC), mean)
-        self._history += seconds
+        self._history += seconds + min(window.gap_seconds, DAY)
         score = min(1.0, max(0.0, score)) if self._history > self._warm_up_seconds else PRIOR
         inside = expected[0] <= mean <= expected[1]
         self._learn(mean)
