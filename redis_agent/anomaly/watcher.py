@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, isfinite, log
+from math import exp, log
 from typing import Any, ClassVar, Final, Self
 
 from redis_agent.anomaly.calibration import TailHistory
@@ -16,6 +16,9 @@ DEVIATION: Final = 3.0
 """A surprise beyond this (p = 5 %) is a deviation."""
 
 _DAY_MS: Final = 86_400_000
+# No window is shorter or longer, in seconds.
+_SHORTEST: Final = 0.001
+_LONGEST: Final = 7 * DAY
 # The prior is meant for windows of ten minutes: shorter ones are looked at more often, and each counts for less.
 _WINDOW: Final = 600.0
 # A surprise without any limit would be one of floating point.
@@ -58,7 +61,7 @@ class Watcher:
 
     def _enter(self, start_ms: int, seconds: float) -> Window | None:
         """The window, or None when it cannot be one: no length, or begun before the last one ended."""
-        if not (seconds >= 0.001 and isfinite(seconds)) or start_ms < max(self._end_ms, 0):
+        if not _SHORTEST <= seconds <= _LONGEST or start_ms < max(self._end_ms, 0):
             return None
         last_end_ms = self._end_ms
         end_ms = start_ms + int(seconds * 1000.0)
