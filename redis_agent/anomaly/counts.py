@@ -56,8 +56,8 @@ class CountSeries(Watcher):
     """Events of one name, window after window; says when there are too many, too few, or none for too long.
 
     Expected is a negative binomial, the Gamma-Poisson mixture whose level is discounted with time (the power steady
-    model: Smith 1979; West and Harrison 1997, ch. 10), times a profile by hour and day where the data supports one
-    (`Profile`), with the dispersion estimated from discounted Pearson residuals (McCullagh and Nelder 1989, ch. 4).
+    model: Smith 1979; West and Harrison 1997), times a profile by hour and day where the data supports one
+    (`Profile`), with the dispersion estimated from discounted Pearson residuals (McCullagh and Nelder 1989).
     Four detectors look at a window and share one episode: the upper tail of the window; a CUSUM each for a level that
     rose and for one that fell (`Excursion`); and silence, the probability of no event over all that was expected since
     the last one. Each surprise is put in proportion to the history of its kind (`TailHistory`).

@@ -65,8 +65,8 @@ class Expectation:
     """A Gamma-Poisson level on a profile, with a dispersion.
 
     The level is Gamma with events over expected events, both discounted (the power steady model: Smith 1979; West and
-    Harrison 1997, ch. 10). The dispersion is the discounted sum of squared deviations over that of means, Pearson's
-    estimate weighted by the mean (McCullagh and Nelder 1989, ch. 4). So the predictive distribution is a negative
+    Harrison 1997). The dispersion is the discounted sum of squared deviations over that of means, Pearson's
+    estimate weighted by the mean (McCullagh and Nelder 1989). So the predictive distribution is a negative
     binomial with the mean ``b L`` and the variance ``phi b L + (phi / E) b^2 L + L^2 V``: of the counts, of the level L
     after E expected events, and V of the profile's rate b.
     """

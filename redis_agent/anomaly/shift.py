@@ -28,7 +28,7 @@ class Excursion:
     r a ratio of odds, ``l = (s ln r - n ln(1 + (r - 1) p)) / phi``. With the level known, the average run length to
     ``S >= h`` is at least ``exp(h)`` windows (Lorden 1971, theorem 2), so that ``exp(-S)`` serves as the p-value of a
     window. Of k ratios the largest sum counts, less ``ln k``, which keeps the bound (a mixture of e-detectors: Shin,
-    Ramdas and Rinaldo 2024, section 4).
+    Ramdas and Rinaldo 2024).
 
     Args:
         ratios: Alternatives, all on one side of 1, the nearest to it first.
