@@ -112,6 +112,32 @@ def replies(number: float) -> Draw:
     return draw
 
 
+def contagious(mean: float, branching: float, memory: float) -> Draw:
+    """Every event brings others, within a while (Hawkes 1971)."""
+    brought, fade = [0.0], math.exp(-1.0 / memory)
+
+    def draw(rng: random.Random, _at: int, days: float) -> int:
+        if days == 0.0:
+            brought[0] = 0.0
+        number = poisson(rng, mean * (1.0 - branching) + brought[0])
+        brought[0] = brought[0] * fade + branching * (1.0 - fade) * number
+        return number
+
+    return draw
+
+
+def loose_office(mean: float) -> Draw:
+    """Eight hours a weekday, from some time between eight and ten, at some level between 0.6 and 1.5."""
+
+    def draw(rng: random.Random, at_ms: int, _days: float) -> int:
+        of_day = random.Random(at_ms // DAY_MS)
+        opens, level = 8.0 + 2.0 * of_day.random(), of_day.uniform(0.6, 1.5)
+        day, hour = (at_ms // DAY_MS + 3) % 7, at_ms % DAY_MS / HOUR_MS
+        return poisson(rng, mean * level) if day < 5 and opens <= hour < opens + 8.0 else 0
+
+    return draw
+
+
 def fading(mean: float, half_life: float) -> Draw:
     """Level for ten days, then less and less."""
     return trending(lambda days: mean * 0.5 ** (max(days - 10.0, 0.0) / half_life))
@@ -202,6 +228,10 @@ CLEAN = (
     Clean("uneven batches, mean 1", uneven_batches(0.34)),
     *(Clean(f"office hours, mean {mean:g}", shaped(mean, office)) for mean in (0.3, 1.0, 3.0, 10.0, 50.0)),
     Clean("office hours, negative binomial, mean 10", negative_binomial(10.0, 4.0, office)),
+    Clean("office hours of Chicago, mean 10", shaped(10.0, lambda at_ms: office(at_ms - 6 * HOUR_MS))),
+    Clean("office hours of Singapore, mean 10", shaped(10.0, lambda at_ms: office(at_ms + 8 * HOUR_MS))),
+    Clean("an office that opens when it likes, mean 6", loose_office(6.0)),
+    Clean("events that bring others, mean 1.5", contagious(1.5, 0.8, 5.0)),
     *(Clean(f"day and night, mean {mean:g}", shaped(mean, daily)) for mean in (0.3, 3.0, 30.0)),
     Clean("a batch of 100 every weekday", sends(100)),
     Clean("replies after a batch, 30 a day", replies(30.0)),

@@ -39,8 +39,8 @@ from bench.anomaly_series import (
 )
 from redis_agent.anomaly import CountSeries, GaugeSeries, RateSeries, Verdict
 
-SERIES = 50
-FAULT_SERIES = 30
+SERIES = 40
+FAULT_SERIES = 24
 HISTORY_DAYS = 14
 GOAL = 1 / 50
 SEED = 20_261_126

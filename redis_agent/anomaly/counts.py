@@ -165,7 +165,7 @@ class CountSeries(Watcher):
 
     def _surprises(self, window: Window, count: float, forecast: Forecast) -> dict[str, float]:
         """What each detector that may speak is surprised by; all of them take the window in."""
-        histories, start_ms, dispersion = self._histories, window.start_ms, forecast.dispersion
+        histories, start_ms, dispersion = self._histories, window.start_ms, forecast.clustering
         share = 1.0 - exp(-window.seconds / _RECENT)
         self._recent = round(self._recent + share * (count / window.seconds - self._recent), 9)
         high = self._high(count, forecast)
@@ -245,7 +245,7 @@ class CountSeries(Watcher):
         if name == "high":
             return count, round(forecast.mean, _ROUNDING)
         if name == "silence":
-            return 0.0, round(self._fall.quiet * forecast.dispersion, _ROUNDING)
+            return 0.0, round(self._fall.quiet * forecast.clustering, _ROUNDING)
         excursion = self._up if name == "up" else self._down
         return excursion.count, excursion.expected
 
@@ -257,7 +257,7 @@ class CountSeries(Watcher):
         self._episode_count = round(self._episode_count * fade + count, _ROUNDING)
         self._episode_expected = round(self._episode_expected * fade + forecast.mean, _ROUNDING)
         ratio = self._episode_ratio()
-        away = (count * log(ratio) - forecast.mean * (ratio - 1.0)) / forecast.dispersion
+        away = (count * log(ratio) - forecast.mean * (ratio - 1.0)) / forecast.clustering
         score = PRIOR
         if tracker.rising:
             score = score_of(exp(-self._histories["high"].calibrated(self._high(count, forecast))))

@@ -15,6 +15,10 @@ _HOUR: Final = 3600.0
 _DISPERSION_MEMORY: Final = 5 * 24 * _HOUR
 _DISPERSION_EVENTS: Final = 5.0
 _DISPERSION_PRIOR: Final = 1.5
+# Blocks of three hours, faded by 80 of them that had events.
+_BLOCK_MS: Final = 10_800_000
+_PER_BLOCK: Final = 0.9875
+_CLUSTERING_EVENTS: Final = 10.0
 # The recent level, as a ratio to the profile, fades by so many expected events, or those of so long if they are more.
 _LEVEL_EVENTS: Final = 100.0
 _LEVEL_SECONDS: Final = 12 * _HOUR
@@ -43,6 +47,7 @@ class Forecast:
         variance: of the predictive distribution around the mean.
         peak: what a window of the busiest hour known has.
         dispersion: variance over mean for a known level.
+        clustering: variance over mean of the counts of hours: more, where events bring others.
     """
 
     base: float
@@ -54,6 +59,7 @@ class Forecast:
     variance: float
     peak: float
     dispersion: float
+    clustering: float
 
     @property
     def high(self) -> float:
@@ -71,18 +77,37 @@ class Expectation:
     after E expected events, and V of the profile's rate b.
     """
 
-    __slots__ = ("_events", "_expected", "_means", "_squares", "profile")
+    __slots__ = (
+        "_block",
+        "_block_mean",
+        "_block_off",
+        "_events",
+        "_expected",
+        "_long",
+        "_means",
+        "_squares",
+        "profile",
+    )
 
     def __init__(self) -> None:
         self.profile = Profile()
         self._squares = self._means = 0.0
         self._events = self._expected = 0.0
+        self._block = -1
+        self._block_off = self._block_mean = 0.0
+        # Squares and means of whole blocks.
+        self._long = (0.0, 0.0)
 
     @property
     def dispersion(self) -> float:
         """Variance of a window's count over its mean; at least 1."""
         known = self._means + _DISPERSION_EVENTS
         return max(1.0, (self._squares + _DISPERSION_EVENTS * _DISPERSION_PRIOR) / known)
+
+    def clustering(self, dispersion: float) -> float:
+        """The dispersion over blocks of hours; at least that of windows."""
+        squares, means = self._long
+        return max(dispersion, (squares + _CLUSTERING_EVENTS * dispersion) / (means + _CLUSTERING_EVENTS))
 
     def forecast(self, window: Window) -> Forecast:
         """What the next window is expected to bring."""
@@ -107,6 +132,7 @@ class Expectation:
             variance,
             profile.peak * seconds,
             dispersion,
+            self.clustering(dispersion),
         )
 
     def doubted(self, surprise: float, dispersion: float) -> float:
@@ -138,9 +164,21 @@ class Expectation:
         if self._expected > 0.0:
             self._squares = round(self._squares * fade + (taught - mean) ** 2, _ROUNDING)
             self._means = round(self._means * fade + mean, _ROUNDING)
+            self._learn_block(window.start_ms // _BLOCK_MS, taught - mean, forecast)
         fade = exp(-forecast.base / max(_LEVEL_EVENTS * dispersion, _LEVEL_SECONDS * self.profile.mean))
         self._events = round(self._events * fade + taught, _ROUNDING)
         self._expected = round(self._expected * fade + forecast.base, _ROUNDING)
+
+    def _learn_block(self, block: int, off: float, forecast: Forecast) -> None:
+        """Adds up blocks of hours; one far out teaches no more than two deviations (Huber 1964)."""
+        if block != self._block:
+            squares, means = self._long
+            most = _FAR_OUT * forecast.clustering * self._block_mean
+            squares = round(squares * _PER_BLOCK + min(self._block_off * self._block_off, most), _ROUNDING)
+            self._long = squares, round(means * _PER_BLOCK + self._block_mean, _ROUNDING)
+            self._block, self._block_off, self._block_mean = block, 0.0, 0.0
+        self._block_off = round(self._block_off + off, _ROUNDING)
+        self._block_mean = round(self._block_mean + forecast.mean, _ROUNDING)
 
     def startle(self, count: float, forecast: Forecast) -> None:
         """Takes in that a series can do this at all, for the dispersion alone: what comes again surprises less."""
@@ -159,9 +197,12 @@ class Expectation:
 
     def state(self) -> list[Any]:
         """What is to be kept."""
-        return [self._squares, self._means, self._events, self._expected, self.profile.state()]
+        block = [self._block, self._block_off, self._block_mean, *self._long]
+        return [self._squares, self._means, self._events, self._expected, block, self.profile.state()]
 
     def restore(self, state: list[Any]) -> None:
         """Goes on from what was kept."""
-        self._squares, self._means, self._events, self._expected, profile = state
+        self._squares, self._means, self._events, self._expected, block, profile = state
+        self._block, self._block_off, self._block_mean, *long = block
+        self._long = (long[0], long[1])
         self.profile.restore(profile)
