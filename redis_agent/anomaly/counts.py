@@ -175,7 +175,8 @@ class CountSeries(Watcher):
         bases = (forecast.base, forecast.earlier, forecast.later)
         fell, was_quiet = self._fall.update(window, count, bases, forecast.falling, dispersion)
         histories["down"].learn(fell)
-        histories["silence"].learn(self._expectation.doubted(was_quiet, dispersion))
+        if was_quiet > 0.0:
+            histories["silence"].learn(self._expectation.doubted(was_quiet, dispersion))
         if self._event_ms >= 0 and start_ms - self._event_ms <= _LIVELY_MS:
             self._history += window.seconds
             if weekday_of(start_ms) < _SATURDAY:

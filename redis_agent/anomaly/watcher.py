@@ -91,6 +91,8 @@ class Watcher:
         best, strongest = 0.0, ""
         looks = log(window.seconds / _WINDOW) if window.seconds < _WINDOW else 0.0
         for name, surprise in found.items():
+            if surprise <= best:
+                continue
             weighed = self._histories[name].calibrated(surprise) + self._log_shares[name] + looks
             if weighed > best:
                 best, strongest = weighed, name
