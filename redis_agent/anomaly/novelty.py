@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-WARM_UP: Final = 200
+WARM_UP: Final = 120
 """Values that are learnt before one is judged. Fewer make the range of what is normal too narrow:
 an independent series shows a new extreme in two values of n."""
 
@@ -33,9 +33,10 @@ class Novelty:
     a twentieth of the range is nothing, but five standard deviations are.
     """
 
-    __slots__ = ("_high", "_low", "_mean", "_old_high", "_old_low", "_variance", "count")
+    __slots__ = ("_high", "_low", "_mean", "_old_high", "_old_low", "_variance", "_warm_up", "count")
 
-    def __init__(self) -> None:
+    def __init__(self, warm_up: int = WARM_UP) -> None:
+        self._warm_up = warm_up
         self.count = 0
         self._mean = 0.0
         self._variance = 0.0
@@ -80,7 +81,7 @@ class Novelty:
             1 within the range, `1 / (count + 1)` just beyond it (the chance that a value is a record when
             any order is as likely), and the normal tail beyond `MARGIN`.
         """
-        if self.count < WARM_UP:
+        if self.count < self._warm_up:
             return 1.0
         low, high = self.range
         beyond = value - high if value > high else low - value
@@ -126,9 +127,9 @@ class Novelty:
         ]
 
     @classmethod
-    def restore(cls, state: Numbers) -> Novelty:
+    def restore(cls, state: Numbers, warm_up: int = WARM_UP) -> Novelty:
         """Return what `state` described."""
-        novelty = cls()
+        novelty = cls(warm_up)
         count, *rest = state
         novelty.count = int(count)
         (
