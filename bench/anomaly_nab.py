@@ -17,8 +17,8 @@ from statistics import median
 from types import ModuleType
 from typing import Any
 
+from bench.anomaly_clean import CLEAN, WEEK, series, timed
 from bench.anomaly_planted import IN_TIME, PLANTED, onset, planted
-from bench.anomaly_series import CLEAN, WEEK, series, timed
 from redis_agent.anomaly import ALERT_THRESHOLD, Detector
 from redis_agent.anomaly import detector as detector_module
 from redis_agent.anomaly import novelty as novelty_module

@@ -1,31 +1,33 @@
-"""From a tail probability to a score that means the same on every series."""
+"""From a p-value to the one score that means the same on every series: how probable it is that this is an anomaly."""
 
 from __future__ import annotations
 
-import math
+from math import e, log
 from typing import Final
 
 PRIOR: Final = 1e-4
-"""Share of points that begin an anomaly: one in 10,000, about one in five weeks of five-minute points."""
+"""How probable an anomaly is in any one window before it is looked at: one in ten weeks of ten-minute windows."""
 
 ALERT_THRESHOLD: Final = 0.5
-"""A score at or above it is an alert: an anomaly is then at least as likely as not."""
+"""From here on an anomaly is more probable than not; the only threshold of the product. It is p = 2.9e-6."""
+
+_SMALLEST: Final = 1e-300
 
 
-def score_of(tail_probability: float) -> float:
-    """Return how probable an anomaly is, given how improbable the point is without one.
+def score_of(p: float) -> float:
+    """The posterior probability of an anomaly, given the p-value of what was seen.
 
-    The Bayes factor against "nothing happened" is at most `1 / (-e p ln p)` for `p < 1/e`
-    (Sellke, Bayarri and Berger 2001, eq. 2); with `PRIOR` odds it becomes a posterior probability.
-    The bound is the one most in favour of an anomaly, so a low score is the firmer statement.
+    Prior odds times ``1 / (-e p ln p)``, the largest Bayes factor that any reasonable alternative can claim from a
+    p-value (Sellke, Bayarri and Berger 2001, eq. 3); for p >= 1/e the factor is 1.
 
     Args:
-        tail_probability: Probability, without an anomaly, of something at least as extreme; in [0, 1].
+        p: A probability; what lies outside 0 to 1 is taken as the nearer end, NaN as 1.
 
     Returns:
-        A number in [0, 1] that falls as `tail_probability` rises.
+        Between `PRIOR` and 1.
     """
-    p = max(tail_probability, 1e-300)
-    factor = 1.0 if p >= 1.0 / math.e else 1.0 / (-math.e * p * math.log(p))
-    odds = PRIOR / (1.0 - PRIOR) * factor
+    if not p < 1.0 / e:
+        return PRIOR
+    p = max(p, _SMALLEST)
+    odds = PRIOR / (1.0 - PRIOR) / (-e * p * log(p))
     return odds / (1.0 + odds)
