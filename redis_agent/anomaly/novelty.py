@@ -24,13 +24,13 @@ Numbers = list[float]
 
 
 class Novelty:
-    """Level, scale and range of one number that is watched, in eight numbers.
+    """Level, scale and range of one number that is watched, in seven numbers.
 
     A value is novel when it lies beyond the range by `MARGIN`. Its tail probability is that of a normal
     distribution at its distance from the level. Both must hold, and each makes up for the weakness of the
-    other: the normal tail alone fires at every spike of a series that always had spikes, where the range
-    grows to hold them; and the range alone fires at every third series of plain noise, where a record by
-    a twentieth of the range is nothing, but five standard deviations are.
+    other. The normal tail alone fires at every spike of a series that always had spikes, for which the
+    range has made room. The range alone fires once or twice in 1,000 values of plain noise, where a record
+    by a twentieth of the range is nothing.
     """
 
     __slots__ = ("_high", "_low", "_mean", "_old_high", "_old_low", "_variance", "_warm_up", "count")
