@@ -31,9 +31,11 @@ def understand(text: str, vocabulary: Vocabulary | None = None, kind: CriterionK
             thing that could be understood.
     """
     try:
-        return parse(text)
+        criterion = parse(text)
     except CriterionError as error:
         formal = error
+    else:
+        return _sentence(text, criterion, vocabulary, kind) or criterion
     if not is_prose(text):
         raise formal
     try:
@@ -42,6 +44,17 @@ def understand(text: str, vocabulary: Vocabulary | None = None, kind: CriterionK
         if looks_formal(text):
             raise formal from error
         raise error from formal
+
+
+def _sentence(text: str, criterion: Criterion, vocabulary: Vocabulary | None, kind: CriterionKind) -> Criterion | None:
+    """A short sentence that is of the grammar by chance, ``Conversion < 1%``, where its words mean declared metrics."""
+    if vocabulary is None or not any(name[0].isupper() and name.isalpha() for name in criterion.names):
+        return None
+    try:
+        read = read_prose(text, vocabulary, kind)
+    except CriterionError:
+        return None
+    return None if read.spoken else read
 
 
 __all__ = [

@@ -30,6 +30,21 @@ SECONDS_PER_UNIT: Final[dict[str, int]] = {
     "year": 31_536_000,
 }
 
+UNITS: Final[dict[str, str]] = {
+    spelling: unit
+    for unit, spellings in {
+        "second": "s sec secs second seconds",
+        "minute": "min mins minute minutes",
+        "hour": "h hr hrs hour hours",
+        "day": "d day days",
+        "week": "w wk wks week weeks",
+        "month": "month months",
+        "year": "y yr yrs year years",
+    }.items()
+    for spelling in spellings.split()
+}
+"""Every spelling of a unit of time. ``m`` is none: it could be minutes, or months."""
+
 NAME: Final = re.compile(r"[^\W\d]\w*(?:\.\w+)*")
 """A name that needs no backticks: letters, digits and ``_``, dots inside, no digit first."""
 

@@ -8,10 +8,11 @@ about numbers becomes an ``odd`` piece, which no pattern reads.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
-from redis_agent.criteria.expression import ComparisonOperator, CriterionError, print_number
+from redis_agent.criteria.expression import UNITS, ComparisonOperator, CriterionError, print_number
 from redis_agent.criteria.lexicon import word_set
 
 MAX_PIECES: Final = 60
@@ -42,7 +43,8 @@ class Quantity:
         between: The range was written with ``between``.
         plus: ``8+``.
         unit: A unit of time, of ``72h``.
-        money: A currency stood before or behind it.
+        money: The currency that stood before or behind it, as in ``CURRENCIES``.
+        times: ``3x``, a multiple of something.
     """
 
     value: float
@@ -51,7 +53,8 @@ class Quantity:
     between: bool = False
     plus: bool = False
     unit: str = ""
-    money: bool = False
+    money: str = ""
+    times: bool = False
 
     @property
     def text(self) -> str:
@@ -77,20 +80,6 @@ class Piece:
     operator: ComparisonOperator | None = None
     joined: bool = False
 
-
-UNITS: Final[dict[str, str]] = {
-    spelling: unit
-    for unit, spellings in {
-        "second": "s sec secs second seconds",
-        "minute": "min mins minute minutes",
-        "hour": "h hr hrs hour hours",
-        "day": "d day days",
-        "week": "w wk wks week weeks",
-        "month": "month months",
-        "year": "y yr yrs year years",
-    }.items()
-    for spelling in spellings.split()
-}
 
 _PIECE: Final = re.compile(
     r"""
@@ -128,13 +117,15 @@ _PREFIXES: Final[tuple[tuple[str, ComparisonOperator], ...]] = (
     ("greater than or equal to|more than or equal to|equal to or greater than|equal to or more than", ">="),
     ("less than or equal to|fewer than or equal to|equal to or less than|equal to or fewer than", "<="),
     ("at least|at minimum|a minimum of|minimum of|minimum|min|no fewer than|no less than|no lower than", ">="),
-    ("at or above|at or over", ">="),
-    ("at or below|at or under", "<="),
+    ("at or above|at or over|equal or above|equal to or above", ">="),
+    ("meet or exceed|meets or exceeds|meeting or exceeding|reach or exceed|reaches or exceeds", ">="),
+    ("at or below|at or under|equal or below|equal to or below", "<="),
     ("not less than|not fewer than|not below|not lower than|not under", ">="),
     ("at most|at maximum|a maximum of|maximum of|maximum|max|no more than|no greater than|no higher than", "<="),
     ("not more than|not greater than|not above|not over|not higher than|up to", "<="),
-    ("more than|greater than|higher than|larger than|in excess of|over|above", ">"),
-    ("fewer than|less than|lower than|smaller than|under|below|beneath", "<"),
+    ("capped at|limited to", "<="),
+    ("more than|greater than|higher than|larger than|bigger than|longer than|in excess of|over|above", ">"),
+    ("fewer than|less than|lower than|smaller than|shorter than|quicker than|under|below|beneath", "<"),
     ("exactly|precisely|equal to|equals", "=="),
 )
 _SUFFIXES: Final[tuple[tuple[str, ComparisonOperator], ...]] = (
@@ -149,6 +140,8 @@ _FAILS_TO: Final = (
 _WEAK_NEGATIONS: Final = "do not|don't|does not|doesn't|did not|didn't|will not|won't|never|not"
 _DENIALS: Final = "is not|isn't|are not|aren't|was not|wasn't|were not"
 _ZEROS: Final = "not a single|not even one|not one|zero|no"
+
+_BEFORE_TIMES: Final = frozenset({"after", "by", "during", "from", "in", "once", "within"})
 
 _Phrase: TypeAlias = tuple[tuple[str, ...], Piece]
 
@@ -205,7 +198,14 @@ _MULTIPLIERS: Final = {
     "bn": 1_000_000_000,
     "b": 1_000_000_000,
 }
-_CURRENCIES: Final = word_set("usd eur gbp dollar dollars euro euros pounds")
+_CODES: Final = word_set("usd eur gbp")
+CURRENCIES: Final = {
+    **dict.fromkeys(("$", "usd", "dollar", "dollars"), "usd"),
+    **dict.fromkeys(("€", "eur", "euro", "euros"), "eur"),
+    **dict.fromkeys(("£", "gbp", "pounds"), "gbp"),
+    "¥": "jpy",
+}
+"""Signs, codes and words of currencies, with the code."""
 _PERCENT_WORDS: Final = frozenset({"percent", "pct", "per-cent"})
 
 
@@ -229,7 +229,7 @@ def pieces_of(text: str) -> list[Piece]:
                     f"this is longer than {MAX_PIECES} words: say what is compared in one sentence"
                 )
         spaced = match["space"] is not None
-    return _with_ranges(_with_singles(_with_phrases(_with_numbers(raw))))
+    return _with_ranges(_with_singles(_with_phrases(_with_numbers(_without_hyphens(raw)))))
 
 
 def _piece(match: re.Match[str], *, joined: bool, following: str) -> Piece:
@@ -251,26 +251,43 @@ def _piece(match: re.Match[str], *, joined: bool, following: str) -> Piece:
 
 
 def _number(match: re.Match[str]) -> Piece:
-    """A number with its suffix; ``2x``, ``3rd``, ``1.000`` and ``€1.500`` are odd."""
+    """A number with its suffix; ``3rd``, ``1.000`` and ``€1.500`` are odd."""
     digits, suffix = match["digits"], match["suffix"] or ""
     value = float(digits.replace(",", ""))
     tail, unit = match["tail"], ""
-    money = match["currency"] is not None
+    money = CURRENCIES.get(match["currency"] or "", "")
     if suffix.lower() == "m":
-        factor = 1_000_000 if money or suffix == "M" else 0
+        factor = 1_000_000 if money != "" or suffix == "M" else 0
     elif suffix.lower() in ("k", "b", "mn", "bn"):
         factor = _MULTIPLIERS[suffix.lower()]
     else:
         unit = UNITS.get(suffix.lower(), "")
-        factor = 0 if suffix and not unit else 1
-    thousands = digits.endswith(".000") or (money and re.search(r"\.\d{3}$", digits) is not None)
+        factor = 0 if suffix and not unit and suffix.lower() != "x" else 1
+    thousands = digits.endswith(".000") or (money != "" and re.search(r"\.\d{3}$", digits) is not None)
     if factor == 0 or thousands or value > 1e15:
         return Piece("odd", match[0])
-    return Piece("number", match[0], Quantity(value * factor, "%" in tail, plus="+" in tail, unit=unit, money=money))
+    times = suffix.lower() == "x"
+    quantity = Quantity(value * factor, "%" in tail, plus="+" in tail, unit=unit, money=money, times=times)
+    return Piece("number", match[0], quantity)
+
+
+def _without_hyphens(pieces: list[Piece]) -> list[Piece]:
+    """``30-day`` and ``two-week`` are a number and a unit."""
+    done: list[Piece] = []
+    for index, piece in enumerate(pieces):
+        head, _, unit = piece.text.partition("-")
+        if head in _NUMBER_WORDS and unit in UNITS:
+            done += [Piece("word", head), Piece("word", unit)]
+            continue
+        following = pieces[index + 1] if index + 1 < len(pieces) else None
+        hyphen = piece.text == "-" and piece.joined and bool(done) and done[-1].quantity is not None
+        if not (hyphen and following is not None and following.joined and following.text in UNITS):
+            done.append(piece)
+    return done
 
 
 def _with_numbers(pieces: list[Piece]) -> list[Piece]:
-    """Number words, multipliers, and the words for percent and money behind a number."""
+    """Number words, multipliers, and the words for percent, money and minutes behind a number."""
     done: list[Piece] = []
     index = 0
     while index < len(pieces):
@@ -283,9 +300,17 @@ def _with_numbers(pieces: list[Piece]) -> list[Piece]:
             index += (text, following) == ("half", "a")
             done.append(Piece("number", text, Quantity(amount)))
         elif text in _NUMBER_WORDS:
-            done.append(Piece("number", text, Quantity(float(_NUMBER_WORDS[text]))))
+            number = float(_NUMBER_WORDS[text])
+            if done and done[-1].text in _TENS and number < 10:  # twenty five
+                number += _NUMBER_WORDS[done.pop().text]
+            done.append(Piece("number", text, Quantity(number)))
+        elif text in _CODES and index + 1 < len(pieces) and (quantity := pieces[index + 1].quantity) is not None:
+            done.append(replace(pieces[index + 1], quantity=replace(quantity, money=text)))
+            index += 1
         elif text and done and (quantity := done[-1].quantity) is not None:
-            changed = _extended(quantity, text)
+            whole = (text, following) == ("per", "cent")
+            index += whole
+            changed = _extended(quantity, "percent" if whole else text)
             if changed is None:
                 done.append(piece)
             else:
@@ -302,8 +327,10 @@ def _extended(quantity: Quantity, word: str) -> Quantity | None:
         return replace(quantity, value=quantity.value * _MULTIPLIERS[word])
     if word in _PERCENT_WORDS:
         return replace(quantity, percent=True)
-    if word in _CURRENCIES:
-        return replace(quantity, money=True)
+    if word in CURRENCIES:
+        return replace(quantity, money=CURRENCIES[word])
+    if word == "min" and not quantity.unit and not quantity.percent:
+        return replace(quantity, unit="minute")
     return replace(quantity, plus=True) if word == "plus" else None
 
 
@@ -313,7 +340,9 @@ def _with_phrases(pieces: list[Piece]) -> list[Piece]:
     while index < len(pieces):
         if pieces[index].kind == "word":
             for words, piece in _PHRASES.get(pieces[index].text, ()):
-                if tuple(other.text for other in pieces[index : index + len(words)]) == words:
+                following = pieces[index + len(words)].text if index + len(words) < len(pieces) else ""
+                ends_well = piece.kind != "suffix" or following != "than"  # 2% or fewer than 5
+                if ends_well and tuple(other.text for other in pieces[index : index + len(words)]) == words:
                     done.append(piece)
                     index += len(words)
                     break
@@ -327,7 +356,7 @@ def _with_phrases(pieces: list[Piece]) -> list[Piece]:
 
 
 def _with_singles(pieces: list[Piece]) -> list[Piece]:
-    """``a single``, and ``any`` at the beginning or behind a negation, are 1; ``even`` adds nothing."""
+    """``a single``, ``any`` at the beginning or behind a negation, and ``a`` there are 1; ``even`` adds nothing."""
     done: list[Piece] = []
     for index, piece in enumerate(pieces):
         following = pieces[index + 1] if index + 1 < len(pieces) else None
@@ -337,8 +366,18 @@ def _with_singles(pieces: list[Piece]) -> list[Piece]:
             continue
         single = piece.text == "single" and index > 0 and pieces[index - 1].text == "a"
         some = piece.text == "any" and (not done or any(other.kind == "negation" for other in done))
-        done.append(Piece("number", "1", Quantity(1.0)) if single or some else piece)
+        some = some or (piece.text in ("a", "an") and _is_denied(pieces, index))
+        done.append(Piece("number", piece.text, Quantity(1.0)) if single or some else piece)
     return done
+
+
+def _is_denied(pieces: Sequence[Piece], index: int) -> bool:
+    """Whether an article is the number: ``can't close a deal in 60 days``, but not ``can't reach a rate of 5%``."""
+    if not any(piece.kind == "negation" for piece in pieces[:index]):
+        return False
+    at = next((at for at, piece in enumerate(pieces) if piece.kind in ("number", "zero")), len(pieces))
+    between = {piece.text for piece in pieces[index:at]}
+    return at == len(pieces) or (index < at and not between.isdisjoint(_BEFORE_TIMES))
 
 
 def _with_ranges(pieces: list[Piece]) -> list[Piece]:
@@ -350,6 +389,13 @@ def _with_ranges(pieces: list[Piece]) -> list[Piece]:
         between = bool(done) and done[-1].text == "between"
         joint = word is not None and (word.text in ("-", "to") or (between and word.kind == "and"))
         both = low is not None and high is not None and joint
+        if word is not None and word.kind == "break" and low is not None and high is not None:  # 8% - 16 replies
+            both = (
+                both
+                and low.quantity is not None
+                and high.quantity is not None
+                and (low.quantity.percent == high.quantity.percent and not high.quantity.times)
+            )
         quantity = _range(low.quantity, high.quantity, between=between) if both and low and high else None
         if low is not None and quantity is not None:
             if between:
@@ -374,4 +420,5 @@ def _range(low: Quantity | None, high: Quantity | None, *, between: bool) -> Qua
         plus=low.plus or high.plus,
         unit=low.unit or high.unit,
         money=low.money or high.money,
+        times=low.times or high.times,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from itertools import dropwhile
+from typing import Final, Literal
 
-from redis_agent.criteria.expression import Comparison, ComparisonOperator, Condition, Name, print_condition
+from redis_agent.criteria.expression import UNITS, Comparison, ComparisonOperator, Condition, Name, print_condition
 from redis_agent.criteria.lexicon import (
     ARTICLES,
     ATTAIN,
@@ -19,14 +20,17 @@ from redis_agent.criteria.lexicon import (
     LINKS,
     MONEY,
     PURPOSES,
+    QUALITIES,
     RISE,
     SPEAKERS,
+    STAY,
     TAILS,
     UNCOUNTED,
     UP,
     WISHES,
 )
-from redis_agent.criteria.phrases import UNITS, NotUnderstoodError, Piece, Quantity
+from redis_agent.criteria.matching import infinitive, stem
+from redis_agent.criteria.phrases import NotUnderstoodError, Piece, Quantity
 from redis_agent.criteria.vocabulary import Subject, Vocabulary, threshold
 
 _NEGATED: Final[dict[ComparisonOperator, ComparisonOperator]] = {">": "<=", ">=": "<", "<": ">=", "<=": ">"}
@@ -49,6 +53,7 @@ class Anatomy:
         negation: ``can not``, ``fails to``, ``not``, ``is not``, ``do not`` (at the beginning) or "".
         wish: It says what somebody wants (``keep``, ``must``), which is no failure.
         zero: ``zero`` or ``no``.
+        article: The number is an article: ``can't close a deal``.
     """
 
     before: tuple[str, ...]
@@ -58,6 +63,7 @@ class Anatomy:
     negation: str
     wish: bool
     zero: bool
+    article: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class Statement:
         negation: As in ``Anatomy``.
         wish: As in ``Anatomy``.
         upper: The other end of ``between 20% and 40%``.
+        manner: ``falls`` (``drops below 3%``) or ``stays`` (``stays under 5%``), or "" when it just is so.
     """
 
     subject: Subject
@@ -83,6 +90,7 @@ class Statement:
     negation: str = ""
     wish: bool = False
     upper: float | None = None
+    manner: Literal["", "falls", "stays"] = ""
 
     @property
     def asked(self) -> ComparisonOperator:
@@ -146,6 +154,8 @@ def anatomy_of(pieces: Sequence[Piece]) -> Anatomy:
         raise NotUnderstoodError("there is more than one number" if at else "there is no number to compare with")
     number = pieces[at[0]]
     before, behind = list(pieces[: at[0]]), list(pieces[at[0] + 1 :])
+    if behind and behind[-1].text in ("minimum", "min", "at least", "maximum", "max", "at most"):  # 25 signups minimum
+        behind[-1] = replace(behind[-1], kind="suffix")
     suffixes = [piece for piece in behind if piece.kind == "suffix"]
     if suffixes and len(suffixes) == 1 and suffixes[0] in (behind[0], behind[-1]):
         behind.remove(suffixes[0])
@@ -171,6 +181,7 @@ def anatomy_of(pieces: Sequence[Piece]) -> Anatomy:
         negations[0] if negations else "",
         not WISHES.isdisjoint(piece.text for piece in before),
         zero,
+        number.text in ("a", "an") and quantity.value == 1,
     )
 
 
@@ -208,10 +219,16 @@ def read_subject(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
     lead = ""
     while words and words[0] in SPEAKERS and vocabulary.declared(words) is None:
         words.pop(0)
+    if words and words[0] in QUALITIES and vocabulary.declared(words) is None:
+        named = list(dropwhile(QUALITIES.__contains__, words))
+        words = words if vocabulary.declared(_without_link(named)[1]) is None else named
     if len(words) > 1 and words[0] in (*KEEP, *UP, *DOWN, *ATTAIN) and vocabulary.declared(words) is None:
         lead = words.pop(0)
     link, words = _without_link(words)
-    declared = vocabulary.declared(_bare(words), rate=quantity.percent)
+    declared = vocabulary.declared(_bare(words), rate=quantity.percent, money=quantity.money != "")
+    spec = None if declared is None else declared.spec
+    if spec is not None and spec.unit and behind and stem(behind[0]) == stem(spec.unit):  # 4.5 stars
+        behind = behind[1:]
     if declared is not None and behind and behind[0] not in TAILS and anatomy.operator is not None:
         nearest = f"{declared.name} {anatomy.operator} {quantity.text}"
         raise NotUnderstoodError(f"'{' '.join(behind)[:60]}' behind the number may change it", nearest)
@@ -237,6 +254,7 @@ def read_subject(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
         negation=anatomy.negation,
         wish=anatomy.wish,
         upper=upper,
+        manner="falls" if not FALL.isdisjoint(link) else "" if STAY.isdisjoint((lead, *link)) else "stays",
     )
     return _with_tail(statement, behind)
 
@@ -244,16 +262,18 @@ def read_subject(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
 def read_count(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
     """``At least 3 demo calls booked``, ``Win 4+ renewals``, ``Reach 60%+ activation rate``."""
     before = [word for word in anatomy.before if word not in SPEAKERS]
-    if len(before) == 2 and before[1] in ("for", "from"):  # aim for 5, and hear from 5
+    if before in (["aim", "for"], ["hear", "from"]):
         before.pop()
     behind = [word for word in anatomy.behind if word not in ARTICLES]
     if behind[:2] == ["worth", "of"] or (behind[:1] in (["in"], ["of"]) and anatomy.quantity.money):
         behind = behind[2 if behind[0] == "worth" else 1 :]
-    if len(behind) > 1 and behind[-1] in ("target", "goal", "mark", "threshold"):
+    if behind and behind[-1] in ("target", "goal", "mark", "threshold"):
         behind.pop()
     if not behind or len(before) > 1:
         return None
-    verb = before[0] if before else ""
+    if behind[0] == "out":
+        raise NotUnderstoodError("it is a share: name the rate and write it in percent")
+    verb = infinitive(before[0]) if before else ""
     quantity, operator = anatomy.quantity, anatomy.operator
     if verb in EXCEED - {"pass", "cross", "beat"}:  # pass 3 audits
         operator, verb = operator or ">", ""
@@ -264,7 +284,8 @@ def read_count(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
             raise NotUnderstoodError(f"it is not clear from where to '{verb}' it")
         verb = ""
     subject, cut = _counted(behind, verb, anatomy, vocabulary)
-    if quantity.percent and operator is None and verb not in GENERIC and not anatomy.negation:
+    unsaid = operator is None and verb not in GENERIC and not anatomy.negation
+    if quantity.percent and unsaid and behind[0] != "of":
         raise _no_direction(subject, quantity)
     statement = Statement(
         subject,
@@ -350,13 +371,17 @@ def _bare(words: Sequence[str]) -> list[str]:
 
 def _counted(words: Sequence[str], verb: str, anatomy: Anatomy, vocabulary: Vocabulary) -> tuple[Subject, int]:
     """What is counted, and how many words say it; an undeclared thing needs them all."""
-    rate = anatomy.quantity.percent
+    rate, money = anatomy.quantity.percent, anatomy.quantity.money != ""
     generic = not verb or verb in GENERIC
+    if rate and generic and words[0] == "of" and (share := vocabulary.share(words[1:])) is not None:
+        return share, len(words)
+    if money and words[0] == "per":
+        words = ["cost", *words]
     for cut in _cuts(words):
         head = words[:cut]
         subject = vocabulary.declared([verb, *head], rate=rate) if verb else None
         if subject is None and generic:
-            subject = vocabulary.declared(head, rate=rate)
+            subject = vocabulary.declared(head, rate=rate, money=money)
         if subject is not None:
             return subject, cut
     stripped = [word for word in words if word not in ("total", "overall")]
@@ -364,12 +389,14 @@ def _counted(words: Sequence[str], verb: str, anatomy: Anatomy, vocabulary: Voca
         return vocabulary.measured(stripped, strict=True), len(words)
     if rate:
         raise NotUnderstoodError(f"nothing is known that is a share of '{' '.join(words)[:80]}'")
-    if anatomy.quantity.money:
+    if money:
         amount = stripped[:-1] if stripped[-1].endswith("ed") else stripped
         if not amount or amount[-1] not in MONEY:
             raise NotUnderstoodError(f"it is not clear what the money of '{' '.join(words)[:80]}' is")
         return vocabulary.measured(stripped, strict=True), len(words)
     _check_limits(words, anatomy, vocabulary)
+    if anatomy.article:
+        raise NotUnderstoodError(f"nothing is known that counts '{' '.join(words)[:80]}'")
     purpose = _purpose(stripped)
     one = anatomy.quantity.value == 1
     return vocabulary.counted(stripped[:purpose], verb="" if generic else verb, one=one), len(words)
