@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from redis_agent.criteria.expression import SECONDS_PER_UNIT, UNITS, AfterCount, AfterTime, Clause, Duration, Within
-from redis_agent.criteria.phrases import NotUnderstoodError, Piece
+from redis_agent.criteria.pieces import NotUnderstoodError, Piece
 from redis_agent.criteria.samples import MAX_NOUN, count_at, least, nouns_at, planned, skip
 
 _AFTER: Final = frozenset({"after", "once", "following", "when"})

@@ -1,8 +1,8 @@
 """Criteria as people and LLMs write them, read into the same expression as the formal grammar.
 
-Deterministic: a sentence is cut into pieces (``phrases``), freed of reasons and clauses
-(``sentence``, ``clauses``), split at ``or`` and ``and``, and each comparison is read by the first of
-the patterns of ``statements`` that fits, its words matched to metrics (``vocabulary``, ``matching``).
+Deterministic: a sentence is cut into pieces (``phrases``, ``quantities``), freed of reasons and clauses
+(``sentence``, ``clauses``, ``samples``), split at ``or`` and ``and``, and each comparison is read by the first of
+the patterns of ``statements`` (``anatomy``) that fits, its words matched to metrics (``vocabulary``, ``matching``).
 Whatever is left over and could change the meaning makes the whole unsupported: a criterion that is
 not judged costs a look, one that is guessed costs the trust in all others.
 """
@@ -34,7 +34,7 @@ from redis_agent.criteria.expression import (
     print_condition,
 )
 from redis_agent.criteria.grammar import parse
-from redis_agent.criteria.phrases import NotUnderstoodError, Piece, Quantity
+from redis_agent.criteria.pieces import NotUnderstoodError, Piece, Quantity
 from redis_agent.criteria.sentence import sentence_of
 from redis_agent.criteria.statements import MISSED, Statement, read_statement
 from redis_agent.criteria.tokens import MAX_TEXT

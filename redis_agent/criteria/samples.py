@@ -12,7 +12,7 @@ from typing import Final
 from redis_agent.criteria.expression import AfterCount
 from redis_agent.criteria.lexicon import word_set
 from redis_agent.criteria.matching import stem
-from redis_agent.criteria.phrases import Piece, Quantity
+from redis_agent.criteria.pieces import Piece, Quantity
 
 MAX_NOUN: Final = 4
 """Words in the name of what is counted."""

@@ -21,7 +21,8 @@ from redis_agent.criteria.lexicon import (
     REASONS,
     VAGUE,
 )
-from redis_agent.criteria.phrases import NotUnderstoodError, Piece, pieces_of
+from redis_agent.criteria.phrases import pieces_of
+from redis_agent.criteria.pieces import NotUnderstoodError, Piece
 
 _ASIDE: Final = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]")
 _MARKER: Final = re.compile(r"^(?:\[[ xX]?\]|[^\w\s$€£¥<>=≥≤.'\"(]+|[0-9]{1,2}[.)])\s+")

@@ -18,7 +18,8 @@ from redis_agent.criteria.lexicon import (
 )
 from redis_agent.criteria.matching import FILLERS, PARTICIPLES, matching, participle, stem, words_in
 from redis_agent.criteria.metrics import MetricSpec
-from redis_agent.criteria.phrases import CURRENCIES, NotUnderstoodError, Quantity
+from redis_agent.criteria.pieces import NotUnderstoodError, Quantity
+from redis_agent.criteria.quantities import CURRENCIES
 
 _SINGULAR: Final = ("ss", "us", "sis", "xis")
 _IRREGULAR_PLURALS: Final = frozenset({"people", "men", "women", "children", "media", "criteria"})

@@ -25,8 +25,9 @@ from redis_agent.criteria import (
     parse_formula,
     understand,
 )
+from redis_agent.criteria.anatomy import anatomy_of
 from redis_agent.criteria.sentence import sentence_of
-from redis_agent.criteria.statements import PATTERNS, anatomy_of, read_statement
+from redis_agent.criteria.statements import PATTERNS, read_statement
 from redis_agent.experiments import parse_experiment
 
 START = datetime(2026, 2, 1, 10, tzinfo=UTC)
