@@ -267,6 +267,12 @@ class Criterion:
         object.__setattr__(self, "has_time_clause", _has_time_clause(plan))
         object.__setattr__(self, "asks_for_less", _asks_for_less(plan))
 
+    @property
+    def is_bare_flag(self) -> bool:
+        """Whether it is a name alone, or a name with clauses."""
+        inner = self.condition.condition if isinstance(self.condition, Bounded) else self.condition
+        return isinstance(inner, Flag)
+
     def __str__(self) -> str:
         """The canonical text."""
         return self.text

@@ -21,6 +21,10 @@ class NotUnderstoodError(CriterionError):
         self.args = (f"{reason}; {self.hint}" if self.hint else reason,)
 
 
+class WrongScaleError(NotUnderstoodError):
+    """A number that a share on its scale cannot mean."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """A number with what belongs to it.

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
-from redis_agent.criteria.clauses import Clauses
+from redis_agent.criteria.clauses import Clauses, take_clauses
 from redis_agent.criteria.expression import (
     UNITS,
     AfterCount,
@@ -110,7 +110,7 @@ def _criterion(text: str, vocabulary: Vocabulary, kind: CriterionKind) -> Criter
 
 
 def _check_asides(asides: Sequence[Sequence[Piece]], statements: Sequence[Statement], vocabulary: Vocabulary) -> None:
-    """What stands in parentheses explains, unless it compares another metric.
+    """What stands in parentheses explains, unless it asks for more, or for something else.
 
     Raises:
         NotUnderstoodError: ``Reply rate >= 8% (bounce rate < 5%)``.
@@ -118,10 +118,16 @@ def _check_asides(asides: Sequence[Sequence[Piece]], statements: Sequence[Statem
     names = {statement.subject.name for statement in statements}
     formulas = [one.subject.spec.formula for one in statements if one.subject.spec is not None]
     parts = [name for formula in formulas if formula is not None for name in formula.names]
+    of_a_share = any(statement.quantity.percent for statement in statements)
     for aside in asides:
+        asks = aside[0].kind == "operator" and aside[0].text[0].isalpha()  # 5 demos (at least 3 with CTOs)
+        if asks and not of_a_share:
+            raise NotUnderstoodError("what is said beside it asks for more: write a criterion for each")
         try:
-            statement = read_statement(aside, vocabulary)
+            statement = read_statement(take_clauses(aside, Clauses()), vocabulary)
         except NotUnderstoodError:
+            if asks:
+                raise
             continue
         subject = statement.subject
         explains = statement.counted and (not parts or subject.name in parts)

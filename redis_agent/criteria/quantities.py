@@ -58,7 +58,7 @@ _PERCENT_WORDS: Final = frozenset({"percent", "pct", "per-cent"})
 def number_of(match: re.Match[str]) -> Piece:
     """A number with its suffix; ``3rd``, ``1.000`` and ``€1.500`` are odd."""
     digits, suffix = match["digits"], match["suffix"] or ""
-    value = float(digits.replace(",", ""))
+    value = float(digits.replace(",", "").replace("_", ""))
     tail, unit = match["tail"], ""
     money = CURRENCIES.get(match["currency"] or "", "")
     if suffix.lower() == "m":

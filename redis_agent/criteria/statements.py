@@ -87,9 +87,9 @@ class Statement:
 
     @property
     def grows(self) -> bool:
-        """Whether what it is about can only become more: things counted, in whatever words."""
+        """Whether what it is about can only become more: things counted, in whatever words, unless they ``drop``."""
         plain = not (self.quantity.percent or self.quantity.money or self.quantity.unit)
-        return self.counted or (plain and self.subject.is_count)
+        return self.manner != "falls" and (self.counted or (plain and self.subject.is_count))
 
     def condition(self) -> Comparison:
         """The comparison that it is."""
@@ -313,7 +313,7 @@ def _counted(words: Sequence[str], verb: str, anatomy: Anatomy, vocabulary: Voca
             raise NotUnderstoodError(f"it is not clear what the money of '{' '.join(words)[:80]}' is")
         return vocabulary.measured(stripped, strict=True), len(words)
     _check_limits(words, anatomy, vocabulary)
-    if anatomy.article:
+    if anatomy.article or not anatomy.quantity.value.is_integer():  # 4.5 stars are not counted
         raise NotUnderstoodError(f"nothing is known that counts '{' '.join(words)[:80]}'")
     purpose = _purpose(stripped)
     one = anatomy.quantity.value == 1

@@ -18,7 +18,7 @@ from redis_agent.criteria.lexicon import (
 )
 from redis_agent.criteria.matching import FILLERS, PARTICIPLES, matching, participle, stem, words_in
 from redis_agent.criteria.metrics import MetricSpec
-from redis_agent.criteria.pieces import NotUnderstoodError, Quantity
+from redis_agent.criteria.pieces import NotUnderstoodError, Quantity, WrongScaleError
 from redis_agent.criteria.quantities import CURRENCIES
 
 _SINGULAR: Final = ("ss", "us", "sis", "xis")
@@ -105,6 +105,15 @@ class Vocabulary:
                 return True
         return False
 
+    def _begins_declared(self, words: Sequence[str]) -> bool:
+        """Whether a declared metric comes first and then something else: ``installs plateau`` is no name."""
+        for end in range(1, len(words)):
+            plural = _is_plural(words[end - 1]) and words[end - 1] not in _COLLECTIVES
+            found = matching(words[:end], self._names)
+            if found and (plural or any(name in self._specs and self._specs[name].is_share for name in found)):
+                return True
+        return False
+
     def _restated(self, words: Sequence[str], *, rate: bool) -> list[str]:
         """Shares whose name stands among the words, beside what their formula has anyway.
 
@@ -165,7 +174,8 @@ class Vocabulary:
         parts = [part for word in words for part in words_in(word)]
         strange = UNCOUNTED if strict else UNCOUNTED - IN_SUBJECTS
         adverb = any(word.endswith("ly") and word not in _TIMELY for word in parts)
-        if not 0 < len(parts) <= 5 or adverb or not strange.isdisjoint(words) or parts[-1] in ("to", "of", "per"):
+        sentence = adverb or not strange.isdisjoint(words) or self._begins_declared(words)
+        if sentence or not 0 < len(parts) <= 5 or parts[-1] in ("to", "of", "per"):
             raise NotUnderstoodError(f"nothing is known that measures '{' '.join(words)[:80]}'")
         return Subject("_".join(parts), declared=False)
 
@@ -185,7 +195,7 @@ def threshold(subject: Subject, value: float, quantity: Quantity) -> Number:
     own = CURRENCIES.get(name.rpartition("_")[2]) or CURRENCIES.get("" if spec is None else spec.unit.lower())
     if quantity.money and own and quantity.money != own:
         raise NotUnderstoodError(f"{name} is in {own.upper()}, not in {quantity.money.upper()}")
-    if quantity.times and not (spec is not None and _is_multiple(spec)):
+    if quantity.times and not _is_multiple(spec or MetricSpec(name)):
         raise NotUnderstoodError(f"it is not clear of what {name} is to be a multiple")
     if quantity.percent:
         if spec is not None and spec.type == "counter":
@@ -196,11 +206,9 @@ def threshold(subject: Subject, value: float, quantity: Quantity) -> Number:
     if spec is None or not spec.is_share or Number(value) in spec.numbers:
         return Number(value)
     if spec.scale == 1.0 and value > 1:
-        raise NotUnderstoodError(f"{name} goes from 0 to 1, so that {value:g} is beyond it", f"{name} >= {value:g}%")
+        raise WrongScaleError(f"{name} goes from 0 to 1, so that {value:g} is beyond it", f"{name} >= {value:g}%")
     if spec.scale == 100.0 and 0 < value < 1:
-        raise NotUnderstoodError(
-            f"{name} goes from 0 to 100: is {value:g} a share of 1?", f"{name} >= {value * 100:g}%"
-        )
+        raise WrongScaleError(f"{name} goes from 0 to 100: is {value:g} a share of 1?", f"{name} >= {value * 100:g}%")
     return Number(value)
 
 
@@ -210,6 +218,8 @@ def _in_unit_of(subject: Subject, value: float, unit: str) -> float:
     own_unit = UNITS.get(own) or UNITS.get(subject.name.rpartition("_")[2])
     if own_unit is None:
         raise NotUnderstoodError(f"nobody says in which unit {subject.name} is: declare its unit")
+    if (unit, own_unit) == ("year", "month"):  # a year has 365 days, and a month 30
+        return value * 12
     return value * SECONDS_PER_UNIT[unit] / SECONDS_PER_UNIT[own_unit]
 
 

@@ -88,6 +88,7 @@ READ = [
     ("Replies: 10+", "replies >= 10"),
     # Numbers and scales.
     ("At least 1,500 page views", "page_views >= 1500"),
+    ("At least 1_500 page views", "page_views >= 1500"),
     ("10k+ impressions", "impressions >= 10000"),
     ("Reach 1.5M impressions", "impressions >= 1500000"),
     ("2 million impressions", "impressions >= 2000000"),
@@ -124,6 +125,7 @@ READ = [
     ("Reply rate of at least 8%", "reply_rate >= 8%"),
     ("Reply rate is 8% or higher", "reply_rate >= 8%"),
     ("Reply rate >= 8% (double the industry average)", "reply_rate >= 8%"),
+    ("Reply rate >= 8% (at least 16 replies from 200 emails)", "reply_rate >= 8%"),
     ("Achieve a reply rate of 8%", "reply_rate >= 8%"),
     ("Reply rate reaches 10%", "reply_rate >= 10%"),
     ("Keep bounce rate under 5%", "bounce_rate < 5%"),
@@ -223,6 +225,7 @@ FAILURES = [
     # A value below a bound, and a count, may still rise; what drops below it has failed.
     ("Reply rate under 3% by day 14", "reply_rate < 3% after 14 days"),
     ("Revenue below $2k within 30 days", "revenue < 2000 after 30 days"),
+    ("Active users drop below 50", "active_users < 50"),
     ("Open rate drops below 20% within 14 days", "open_rate < 20% within 14 days"),
     ("Bounce rate above 10% within 3 days", "bounce_rate > 10% within 3 days"),
     ("No replies", "replies == 0 at end"),
@@ -256,6 +259,8 @@ UNSUPPORTED = [
     "Landing page copy resonates without being pushy",
     "Reply rate is acceptable",
     "No major issues",
+    "Profitable",
+    "Finish within 30 days",
     "No manual intervention needed",
     "Zero downtime",
     "At least 2 'enthusiastic' replies",
@@ -267,6 +272,10 @@ UNSUPPORTED = [
     "At least 2 customers mention competitors",
     "Achieve a positive outcome",
     "Interest from 5+ companies",
+    "Unsubscribes plateau below 5",
+    "4.5 lemons or more",
+    "At least 5 partners signed (at least 2 agencies)",
+    "Reply rate >= 8% (at least half of it from CTOs, over 20 of them)",
     # No number, or none that is clear.
     "Several replies",
     "Double the industry average",
@@ -406,6 +415,20 @@ def test_what_nobody_could_be_sure_of_is_unsupported_with_a_reason(text: str, ki
 def test_the_reason_names_what_is_missing_and_the_nearest_that_could_be_understood(text: str, words: str) -> None:
     with pytest.raises(CriterionError, match=words):
         understand(text, VOCABULARY, "failure")
+
+
+def test_a_single_word_is_a_flag_where_it_is_a_name() -> None:
+    vocabulary = Vocabulary([MetricSpec("profitable", "gauge")])
+    assert understand("Profitable", vocabulary).text == "Profitable: true"
+    for text in ("AccountRestricted", "Restricted == true", "Restricted: true", "restricted"):
+        assert understand(text, VOCABULARY) == parse(text)
+
+
+def test_a_short_sentence_with_a_number_of_another_scale_is_not_taken_literally() -> None:
+    vocabulary = Vocabulary([MetricSpec("ctr", "percentage", success_threshold=Number(5))])
+    assert understand("CTR < 2", vocabulary).text == "ctr < 2"
+    with pytest.raises(CriterionError, match="share of 1"):
+        understand("CTR < 0.02", vocabulary)
 
 
 def test_the_formal_grammar_comes_first_and_is_not_touched() -> None:
