@@ -78,8 +78,8 @@ _IN_NAMES: Final = frozenset(
 )
 """Stems that a name may have besides: people do not say them, or say them with the number."""
 
-_TIMES: Final = frozenset({"tim", "duration", "length", "cycl", "delai", "latenci"})
-_UNITS: Final = frozenset({"second", "sec", "minut", "min", "hour", "hr", "dai", "week"})
+_TIMES: Final = frozenset({"tim", "duration", "length", "cycl", "delai", "latenci", "payback", "period"})
+_UNITS: Final = frozenset({"second", "sec", "minut", "min", "hour", "hr", "dai", "week", "month"})
 """Stems of units, which the name of a time may have besides."""
 
 _RATE: Final = frozenset({"rat", "ratio"})

@@ -78,7 +78,10 @@ _FAILS_TO: Final = (
     "|not hitting|not getting|not receiving|miss|misses|missed|missing|fall short of|falls short of|falling short of"
 )
 
-_WEAK_NEGATIONS: Final = "do not|don't|does not|doesn't|did not|didn't|will not|won't|never|not"
+_WEAK_NEGATIONS: Final = (
+    "avoid|avoiding|do not let|don't let|never let|do not|don't|does not|doesn't|did not|didn't|will not|won't"
+    "|never|not"
+)
 
 _DENIALS: Final = "is not|isn't|are not|aren't|was not|wasn't|were not"
 

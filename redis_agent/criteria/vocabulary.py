@@ -27,6 +27,9 @@ _WITH_DIGITS: Final = re.compile(r"^[^\W\d]\w*\d")
 _COLLECTIVES: Final = frozenset({"sales", "news", "ops", "saas", "sms"})
 _JOINTS: Final = frozenset({"to", "of", "per", "from", "th", "rat", "overal"})
 _CHANNELS: Final = word_set("email mail messag dm sm call ad pag landing linkedin")
+_MAX_WHOLE: Final = 4
+"""Words in what something is a share of."""
+
 _LIGHT: Final = word_set("convert conversion turn becom up into in result")
 """Stems of what happens to a part of something, beside what it is."""
 _TIMELY: Final = frozenset({"hourly", "daily", "weekly", "monthly", "quarterly", "yearly", "reply", "early"})
@@ -96,7 +99,7 @@ class Vocabulary:
         if not isinstance(term.left, Name) or not isinstance(term.right, Name):
             return False
         part, whole = (frozenset(map(stem, words_in(side.name))) for side in (term.left, term.right))
-        for cut in range(1, len(words)):
+        for cut in range(1, min(len(words), _MAX_WHOLE + 1)):
             rest = [word for word in words[cut:] if word not in GENERIC | LINKS | ARTICLES]
             said = frozenset(map(stem, rest)) - _LIGHT
             same = stem("".join(rest)) == stem("".join(words_in(term.left.name)))  # sign up
@@ -173,9 +176,9 @@ class Vocabulary:
         """
         parts = [part for word in words for part in words_in(word)]
         strange = UNCOUNTED if strict else UNCOUNTED - IN_SUBJECTS
+        short = 0 < len(parts) <= 5 and parts[-1] not in ("to", "of", "per")
         adverb = any(word.endswith("ly") and word not in _TIMELY for word in parts)
-        sentence = adverb or not strange.isdisjoint(words) or self._begins_declared(words)
-        if sentence or not 0 < len(parts) <= 5 or parts[-1] in ("to", "of", "per"):
+        if not short or adverb or not strange.isdisjoint(words) or self._begins_declared(words):
             raise NotUnderstoodError(f"nothing is known that measures '{' '.join(words)[:80]}'")
         return Subject("_".join(parts), declared=False)
 
