@@ -136,7 +136,8 @@ failure: Keep bounce rate under 5%
 are sent`. What is to be reached `by the end` may be so before; what is to be `at the end of week 2`, or to stay so in
 the first two weeks, is judged then. `From 200 emails` behind a number is the planned size, no condition; a least size
 (`with at least 100 sends`, `n >= 100`) is the author's own rule, and `samples` are whatever a rate is divided by.
-The end of *the* month is the calendar's, which an experiment does not have.
+The end of *the* month is the calendar's, which an experiment does not have. A rate `in the first 100 emails` is
+judged from then on; what is counted among them alone, nobody counts.
 
 success: Reply rate >= 8% within 7 days (as last time)
 success: Within two weeks, reply rate >= 8%
@@ -146,6 +147,8 @@ success: Reply rate at least 8% at the end of week 2
 success: Keep bounce rate under 5% in the first 2 weeks
 success: Reply rate >= 8% with at least 100 sends
 success: Reply rate >= 8% (n >= 100)
+failure: Bounce rate above 10% in the first 50 sends
+success: At least 10 replies in the first 100 emails
 success: 5 demos by the end of the month
 success: At least 5 demos by the end of the experiment
 success: Get 5+ replies from 50 emails
@@ -172,11 +175,13 @@ success: At least 10 replies in March
 
 ### Several things
 
-Whole comparisons joined by `or`, or by `and`. Where several things share one number, what is met is met however
-one reads it: `more than 5` is asked of each alone, `fewer than 5` of all together, `no` of every one.
+Whole comparisons joined by `or`, or by `and`; where one has `fewer than`, each says its own direction. Where several
+things share one number, what is met is met however one reads it: `more than 5` is asked of each alone, `fewer than 5`
+of all together, `no` of every one.
 
 success: Reply rate >= 8% or at least 5 demos
 success: At least 5 replies and 2 demos booked
+success: Fewer than 100 unsubscribes and 10 complaints
 failure: More than 5 unsubscribes or negative replies
 failure: Fewer than 2 demos or partners signed
 success: No spam complaints or unsubscribes

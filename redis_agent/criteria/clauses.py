@@ -32,13 +32,17 @@ class Clauses:
         clauses: In their order.
         by_end: ``by the end of the experiment``.
         sample: ``from 200 emails``, the planned size.
+        first: ``from the first 200 emails``, which the rest is not to count with.
         at_moment: ``at the end of week 2``: then, not before.
+        any_time: ``in a day``, which may be the first or any.
     """
 
     clauses: list[Clause] = field(default_factory=list)
     by_end: bool = False
     sample: AfterCount | None = None
+    first: bool = False
     at_moment: bool = False
+    any_time: bool = False
 
 
 def take_clauses(pieces: Sequence[Piece], into: Clauses) -> list[Piece]:
@@ -68,6 +72,7 @@ def is_clauses(pieces: Sequence[Piece], into: Clauses) -> bool:
     into.clauses += found.clauses
     into.by_end |= found.by_end
     into.at_moment |= found.at_moment
+    into.any_time |= found.any_time
     return True
 
 
@@ -81,6 +86,7 @@ def _size(said: Sequence[Piece], pieces: Sequence[Piece], start: int, into: Clau
     if size is None or _time(pieces, skip(pieces, start + 1, _LEAD_INS)) is not None:
         return start
     into.sample = size[0]
+    into.first = "first" in (piece.text for piece in pieces[start : size[1]])
     return size[1]
 
 
@@ -135,6 +141,7 @@ def _within(pieces: Sequence[Piece], start: int, into: Clauses) -> int:
         return start
     into.clauses.append(Within(timed[0]))
     into.at_moment |= word == "at"
+    into.any_time |= word == "in" and pieces[start + 1].text in ("a", "an")
     return _behind(pieces, timed[1])
 
 

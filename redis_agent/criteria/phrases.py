@@ -80,7 +80,7 @@ _FAILS_TO: Final = (
 
 _WEAK_NEGATIONS: Final = (
     "avoid|avoiding|do not let|don't let|never let|do not|don't|does not|doesn't|did not|didn't|will not|won't"
-    "|never|not"
+    "|has not|hasn't|have not|haven't|never|not"
 )
 
 _DENIALS: Final = "is not|isn't|are not|aren't|was not|wasn't|were not"

@@ -170,7 +170,9 @@ def _read(
             raise NotUnderstoodError("it is not clear how much of it the negation is about")
         if clauses.clauses:
             raise NotUnderstoodError("it is not clear which of the comparisons the time or count belongs to")
-        late = [kind == "failure" and _is_few(statement) for statement in statements]
+        if any(map(_is_bounded_above, parts)) and not all(map(_has_direction, parts)):
+            raise NotUnderstoodError("it is not clear whether 'fewer than' is said of all: write a criterion for each")
+        late = [kind == "failure" and word == "or" and _is_few(statement) for statement in statements]
         items = tuple(
             Bounded(statement.condition(), (AtEnd(),)) if waits and not all(late) else statement.condition()
             for statement, waits in zip(statements, late, strict=True)
@@ -179,6 +181,17 @@ def _read(
     if numbered.count(True) != 1 or not (numbered[0] or numbered[-1]):
         raise NotUnderstoodError("it is not clear which number belongs to what: write a criterion for each")
     return _shared(parts, word, vocabulary, first=numbered[0])
+
+
+def _is_bounded_above(part: Sequence[Piece]) -> bool:
+    return any(piece.operator in ("<", "<=") for piece in part)
+
+
+def _has_direction(part: Sequence[Piece]) -> bool:
+    return any(
+        piece.operator is not None or piece.kind == "zero" or (piece.quantity is not None and piece.quantity.plus)
+        for piece in part
+    )
 
 
 def _alternatives(pieces: Sequence[Piece]) -> tuple[list[list[Piece]], str]:
@@ -283,13 +296,24 @@ def _clauses(statements: Sequence[Statement], found: Clauses, kind: CriterionKin
     clauses: list[Clause] = [
         AfterTime(clause.duration) if late and isinstance(clause, Within) else clause for clause in found.clauses
     ]
-    if found.sample is not None and (missed or any(statement.is_upper_bound for statement in statements)):
-        clauses.append(found.sample)  # no replies from 50 emails: not before there are so many
+    if found.sample is not None:
+        clauses += _size(statements, found.sample, first=found.first, waits=missed)
+    if found.any_time and kind == "failure" and not late:
+        raise NotUnderstoodError("it is not clear whether it is about the first time or about any")
     waits = any(isinstance(clause, (AfterTime, AfterCount)) for clause in clauses)
     few = kind == "failure" and not clauses and all(map(_is_few, statements))
     if (missed and not waits) or few or (found.by_end and not growing):
         clauses.insert(0, AtEnd())
     return tuple(clauses)
+
+
+def _size(statements: Sequence[Statement], size: AfterCount, *, first: bool, waits: bool) -> list[Clause]:
+    """What a planned size says: no replies from 50 emails are none not before there are so many."""
+    if waits or any(statement.is_upper_bound for statement in statements):
+        return [size]
+    if first and not all(statement.quantity.percent for statement in statements):
+        raise NotUnderstoodError(f"what is to be in the first {size.count:g} {size.noun} is not counted by itself")
+    return [size] if first else []
 
 
 def _is_few(statement: Statement) -> bool:

@@ -35,7 +35,10 @@ _SAMPLES: Final = "samples"
 
 def planned(pieces: Sequence[Piece], start: int) -> tuple[AfterCount, int] | None:
     """``from 200 emails`` behind a number, and the index behind it."""
-    if pieces[start].text not in _PLANNED or pieces[start].kind != "word" or pieces[start - 1].kind == "number":
+    word, said = pieces[start], pieces[start - 1].quantity
+    if word.text not in _PLANNED or word.kind != "word":
+        return None
+    if said is not None and (word.text in ("of", "out", "among") or not said.percent):  # 5 of 20 are a share
         return None
     return _counted(pieces, skip(pieces, start + 1, _LEAD_INS))
 

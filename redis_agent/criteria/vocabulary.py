@@ -27,6 +27,12 @@ _WITH_DIGITS: Final = re.compile(r"^[^\W\d]\w*\d")
 _COLLECTIVES: Final = frozenset({"sales", "news", "ops", "saas", "sms"})
 _JOINTS: Final = frozenset({"to", "of", "per", "from", "th", "rat", "overal"})
 _CHANNELS: Final = word_set("email mail messag dm sm call ad pag landing linkedin")
+_MEASURES: Final = word_set(
+    "conversion cost costs count cycle duration growth index length margin number percentage price quality ratio rate "
+    "revenue retention score share size spend time value"
+)
+"""Behind another name they make a new one: ``signup conversion``."""
+
 _MAX_WHOLE: Final = 4
 """Words in what something is a share of."""
 
@@ -74,7 +80,9 @@ class Vocabulary:
         Raises:
             NotUnderstoodError: They could mean several.
         """
-        found = matching(words, self._names, rate=rate) or self._restated(words, rate=rate)
+        shares = [name for name, spec in self._specs.items() if spec.is_share] if rate else []
+        found = matching(words, shares, rate=True) or matching(words, self._names, rate=rate)
+        found = found or self._restated(words, rate=rate)
         if money and words and not found:  # $25k in pipeline
             found = matching([*words, "value"], self._names)
         if len(found) > 1:
@@ -109,13 +117,10 @@ class Vocabulary:
         return False
 
     def _begins_declared(self, words: Sequence[str]) -> bool:
-        """Whether a declared metric comes first and then something else: ``installs plateau`` is no name."""
-        for end in range(1, len(words)):
-            plural = _is_plural(words[end - 1]) and words[end - 1] not in _COLLECTIVES
-            found = matching(words[:end], self._names)
-            if found and (plural or any(name in self._specs and self._specs[name].is_share for name in found)):
-                return True
-        return False
+        """Whether a declared metric comes first and then no name goes on: ``installs plateau``, ``CAC balloons``."""
+        if words[-1] in _MEASURES:
+            return False
+        return any(matching(words[:end], self._names) for end in range(1, len(words)))
 
     def _restated(self, words: Sequence[str], *, rate: bool) -> list[str]:
         """Shares whose name stands among the words, beside what their formula has anyway.

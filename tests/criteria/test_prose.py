@@ -181,6 +181,7 @@ READ = [
     ("Keep bounce rate under 5% in the first 2 weeks", "bounce_rate < 5% after 2 weeks"),
     ("Reply rate >= 8% with at least 100 emails sent", "reply_rate >= 8% after 100 emails sent"),
     ("Reply rate >= 8% on 100+ sends", "reply_rate >= 8% after 100 sends"),
+    ("Reply rate >= 8% from 200 emails", "reply_rate >= 8%"),
     ("Reply rate >= 8% (n >= 100)", "reply_rate >= 8% after 100 samples"),
     ("Reply rate >= 8% (sample of at least 100)", "reply_rate >= 8% after 100 samples"),
     ("CAC under $50 with at least 20 conversions", "cac < 50 after 20 conversions"),
@@ -218,6 +219,9 @@ FAILURES = [
     ("Open rate falls to 10%", "open_rate <= 10%"),
     ("Stop if reply rate drops below 3%", "reply_rate < 3%"),
     ("Lose 3+ customers", "customers_lost >= 3"),
+    ("Bounce rate above 10% in the first 50 sends", "bounce_rate > 10% after 50 sends"),
+    ("Reply rate hasn't reached 2% after 100 emails", "reply_rate < 2% after 100 emails"),
+    ("Revenue under $100 and no demos booked", "revenue < 100 and demo_booked == 0"),
     ("Losing more than 2 customers", "customers_lost > 2"),
     ("Low open rate (<20%)", "open_rate < 20%"),
     ("Poor reply rate: below 2% after 100 emails", "reply_rate < 2% after 100 emails"),
@@ -349,6 +353,9 @@ UNSUPPORTED = [
     "Reply rate >= 8% (100 minimum)",
     "Reply rate >= 8% (at least 3 demos booked)",
     "At least 5 demos with at least 3 CTOs",
+    "At least 10 replies in the first 100 emails",
+    "Fewer than 1,000 visitors and 10 sign-ups",
+    "ROAS balloons over 5",
     "2 paid pilots ($10k each)",
     # More than one way to read it.
     "At least 3 meetings",
@@ -361,6 +368,7 @@ UNSUPPORTED = [
 ]
 
 NO_FAILURES = [
+    "3 or more complaints in a day",
     "Keep bounce rate under 5%",
     "Bounce rate must not exceed 5%",
     "Don't exceed 5% bounce rate",
