@@ -90,6 +90,7 @@ success: Reduce churn to 5%
 success: Increase activation rate from 40% to 60%
 success: Reply rate of 8%
 success: Increase signups by 20%
+failure: Reply rate drops more than 20%
 success: 5 of 20 customers renew
 
 ### Scale

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from redis_agent.criteria.expression import ComparisonOperator
 from redis_agent.criteria.lexicon import WISHES
 from redis_agent.criteria.pieces import NotUnderstoodError, Piece, Quantity
+
+_PLACES: Final = frozenset(
+    {"above", "at or above", "at or below", "at or over", "at or under", "below", "beneath", "over", "under"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,7 @@ class Anatomy:
         behind: The words behind it.
         quantity: The number; 0 of ``no replies``.
         operator: ``at least``, ``>=``, ``or more``, None when nobody says.
+        place: The operator says where something is (``below``, ``<``), not how much it is (``less than``).
         negation: ``can not``, ``fails to``, ``not``, ``is not``, ``do not`` (at the beginning) or "".
         wish: It says what somebody wants (``keep``, ``must``), which is no failure.
         zero: ``zero`` or ``no``.
@@ -29,6 +35,7 @@ class Anatomy:
     behind: tuple[str, ...]
     quantity: Quantity
     operator: ComparisonOperator | None
+    place: bool
     negation: str
     wish: bool
     zero: bool
@@ -53,7 +60,8 @@ def anatomy_of(pieces: Sequence[Piece]) -> Anatomy:
         behind.remove(suffixes[0])
     while len(before) > 1 and before[-1].text in ("a", "an", "of", "the", "just") and before[-2].kind == "operator":
         before.pop()
-    operator = before.pop().operator if before and before[-1].kind == "operator" else None
+    sign = before.pop() if before and before[-1].kind == "operator" else None
+    operator = None if sign is None else sign.operator
     negations = [piece.text for piece in before if piece.kind == "negation"]
     if negations == ["not"] and before[0].kind == "negation":
         negations = ["do not"]
@@ -70,6 +78,7 @@ def anatomy_of(pieces: Sequence[Piece]) -> Anatomy:
         tuple(piece.text for piece in behind),
         quantity,
         "==" if zero else _operator(operator, suffixes[0].operator if suffixes else None, quantity),
+        sign is not None and (sign.text in _PLACES or not sign.text[0].isalpha()),
         negations[0] if negations else "",
         not WISHES.isdisjoint(piece.text for piece in before),
         zero,

@@ -74,7 +74,8 @@ MODALS: Final = word_set("must shall should")
 """What somebody wants."""
 
 MONEY: Final = word_set(
-    "acv arr bookings budget cost costs donations funding gmv income mrr pipeline profit revenue sales spend tcv value"
+    "acv arr bookings budget cost costs donations earnings expenses fees funding gmv income mrr pipeline profit "
+    "revenue sales savings spend tcv value"
 )
 """What money can be an amount of."""
 

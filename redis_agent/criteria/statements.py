@@ -35,7 +35,7 @@ from redis_agent.criteria.vocabulary import Subject, Vocabulary, threshold
 
 _NEGATED: Final[dict[ComparisonOperator, ComparisonOperator]] = {">": "<=", ">=": "<", "<": ">=", "<=": ">"}
 _UPPER_BOUNDS: Final = frozenset({"<", "<=", "=="})
-
+_CUTS: Final = DOWN - {"cap", "limit"}
 
 MISSED: Final = frozenset({"can not", "fails to"})
 """Negations of what has been tried."""
@@ -158,6 +158,7 @@ def read_subject(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
         link.append("to")
     elif "from" in link or "by" in link:
         raise NotUnderstoodError("it is relative to something that is not known")
+    _check_movement(anatomy, [lead, *link])
     operator = operator or _direction(lead, link) or (">=" if anatomy.negation in MISSED else None)
     subject = declared or vocabulary.measured(_bare(words))
     if operator is None and not quantity.between:
@@ -267,6 +268,21 @@ def _without_link(words: Sequence[str]) -> tuple[list[str], list[str]]:
     while end > 0 and words[end - 1] in verbs:
         end -= 1
     return list(words[end:]), list(words[:end])
+
+
+def _check_movement(anatomy: Anatomy, words: Sequence[str]) -> None:
+    """What ``drops more than 5%`` is relative to, nobody knows; ``drops below 5%`` says where.
+
+    Raises:
+        NotUnderstoodError: It moves by so much, or the other way.
+    """
+    rises, falls = not RISE.isdisjoint(words) or words[0] in UP, not FALL.isdisjoint(words) or words[0] in _CUTS
+    if anatomy.operator is None or not (rises or falls):
+        return
+    if not anatomy.place and "to" not in words:
+        raise NotUnderstoodError("it is relative to something that is not known")
+    if (falls and anatomy.operator[0] == ">") or (rises and anatomy.operator[0] == "<"):
+        raise NotUnderstoodError("it moves one way and is compared the other")
 
 
 def _direction(lead: str, link: Sequence[str]) -> ComparisonOperator | None:

@@ -13,6 +13,7 @@ from redis_agent.criteria.lexicon import (
     GENERIC,
     IN_SUBJECTS,
     LINKS,
+    MONEY,
     UNCOUNTED,
     word_set,
 )
@@ -200,11 +201,15 @@ def threshold(subject: Subject, value: float, quantity: Quantity) -> Number:
         return Number(_in_unit_of(subject, value, quantity.unit))
     if quantity.money and spec is not None and spec.type in ("counter", "percentage", "duration"):
         raise NotUnderstoodError(f"{name} is no amount of money")
+    if quantity.money and spec is None and subject.is_count and name.rpartition("_")[2] not in MONEY:
+        raise NotUnderstoodError(f"{name} sounds like a count, not like an amount of money")
     own = CURRENCIES.get(name.rpartition("_")[2]) or CURRENCIES.get("" if spec is None else spec.unit.lower())
     if quantity.money and own and quantity.money != own:
         raise NotUnderstoodError(f"{name} is in {own.upper()}, not in {quantity.money.upper()}")
     if quantity.times and not _is_multiple(spec or MetricSpec(name)):
         raise NotUnderstoodError(f"it is not clear of what {name} is to be a multiple")
+    if quantity.percent and (own or (spec is not None and spec.type == "duration")):
+        raise NotUnderstoodError(f"{name} is no share")
     if quantity.percent:
         if spec is not None and spec.type == "counter":
             raise NotUnderstoodError(f"{name} is a count, not a share")

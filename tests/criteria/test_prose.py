@@ -321,6 +321,13 @@ UNSUPPORTED = [
     "Average response time under 4 hours",
     # Relative to something.
     "20% more replies",
+    "Reply rate drops more than 20%",
+    "Reply rate drops 2% or more",
+    "Revenue increases at least 20%",
+    "Reply rate rises below 5%",
+    "Revenue over 20%",
+    "Time to first reply under 20%",
+    "Deals above $50k",
     "Increase signups by 20%",
     "Reduce churn by 5%",
     "2x more signups",
