@@ -81,10 +81,10 @@ class Fall:
         earlier, later = bases[1:]
         self._alike = earlier == bases[0] == later
         for other, base in zip(self._others, (earlier, later), strict=True):
-            if self._alike:
-                other.reset()
-            else:
+            if not self._alike:
                 other.update(window, count, base, factor, dispersion)
+            elif other.windows:
+                other.reset()
         if not self._alike and self.excursion.largest > _CHANGE:
             excursions = (self.excursion, *self._others)
             limits = [round(min(sums) + _CHANGE, _ROUNDING) for sums in zip(*(e.sums for e in excursions), strict=True)]
