@@ -7,7 +7,6 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import count
 
 MONDAY_MS = 1_767_571_200_000  # 5 January 2026
@@ -286,15 +285,35 @@ def swinging(mean: float, swing: float, deviation: float) -> Callable[[random.Ra
     return values
 
 
-# Where the general detector is part of the product.
+def log_normal(deviation: float, samples: int = 1) -> Callable[[random.Random], Iterator[float]]:
+    """Durations: means of so many."""
+
+    def values(rng: random.Random) -> Iterator[float]:
+        while True:
+            yield sum(rng.lognormvariate(0.0, deviation) for _ in range(samples)) / samples
+
+    return values
+
+
+def student(level: float, freedom: int = 3) -> Callable[[random.Random], Iterator[float]]:
+    """Heavy tails to both sides."""
+
+    def values(rng: random.Random) -> Iterator[float]:
+        while True:
+            yield level + rng.gauss(0.0, 1.0) / math.sqrt(rng.gammavariate(freedom / 2.0, 2.0 / freedom))
+
+    return values
+
+
 CLEAN_GAUGES = (
-    (
-        CleanGauge("gauge, noise", noise(100.0, 5.0)),
-        CleanGauge("gauge, wandering for 2 hours", wandering(100.0, 5.0, 12.0)),
-        CleanGauge("gauge, day and night", swinging(100.0, 30.0, 3.0)),
-    )
-    if find_spec("redis_agent.anomaly.detector")
-    else ()
+    CleanGauge("gauge, noise", noise(100.0, 5.0)),
+    CleanGauge("gauge, wandering for 2 hours", wandering(100.0, 5.0, 12.0)),
+    CleanGauge("gauge, day and night", swinging(100.0, 30.0, 3.0)),
+    CleanGauge("gauge, log-normal, 0.5", log_normal(0.5)),
+    CleanGauge("gauge, log-normal, 1", log_normal(1.0)),
+    CleanGauge("gauge, means of 5 log-normal, 0.7", log_normal(0.7, 5)),
+    CleanGauge("gauge, Student t3 around 0", student(0.0)),
+    CleanGauge("gauge, Student t3 around 5", student(5.0)),
 )
 
 FAULTS = (
