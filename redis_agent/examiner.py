@@ -176,6 +176,7 @@ class Examiner:
                 if not await self._examine_page(behind[page : page + _PAGE], closed_s, deadline):
                     return True
         self._done_s = closed_s
+        self._telemetry.examined_until.set(closed_s)
         return False
 
     async def _note(self, standing: Standing, now_ms: int) -> bool:

@@ -118,6 +118,7 @@ async def test_steady_events_are_no_news_and_a_burst_is_one_alert(world: World) 
     assert await world.alerts() == []
     await world.pass_hours(1, bounced=25)
     await world.pass_hours(3)
+    assert world.telemetry.examined_until._value.get() == world.clock.at_s - 40
     (alert,) = await world.alerts()
     assert (alert["metric"], alert["anomaly"], alert["since"]) == ("bounce", "high", "2026-01-07T02:00:00.000Z")
 
