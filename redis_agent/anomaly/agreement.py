@@ -83,11 +83,11 @@ class Agreement:
         Raises:
             ValueError: it is no such state.
         """
-        agreement = cls()
         try:
             values, logarithms, scale, magnitudes, said = state
         except TypeError as error:
             raise ValueError("not a state") from error
+        agreement = cls.__new__(cls)  # what `__init__` makes would be replaced
         agreement._values, agreement._logarithms = Detector.restore(values), Detector.restore(logarithms)
         agreement._scale, agreement._magnitudes = float(scale), list(magnitudes)
         agreement._said = [list(one) for one in said]

@@ -104,9 +104,13 @@ class CountSeries(Watcher):
         )
         self._warm_up_seconds = warm_up_seconds
         self._warm_up_hours = warm_up_hours
-        self._begin_anew()
+        self._begin()
 
     def _begin_anew(self) -> None:
+        self._begin()
+        self._forget_evidence()
+
+    def _begin(self) -> None:
         self._expectation = Expectation()
         self._history = self._workdays = 0.0
         self._hours = 0
@@ -114,7 +118,6 @@ class CountSeries(Watcher):
         self._recent = 0.0
         self._known, self._known_ms = 0.0, 0
         self._episode_count = self._episode_expected = 0.0
-        self._forget_evidence()
 
     def examine(self, start_ms: int, seconds: float, count: float) -> Verdict:
         """Judges the window against what came before it, then learns from it.

@@ -31,13 +31,16 @@ class Fall:
     def __init__(self, following_seconds: float) -> None:
         self.excursion = Excursion(DOWN, following_seconds)
         self._others = tuple(Excursion(DOWN, following_seconds) for _ in range(_CLOCKS - 1))
-        self.reset()
+        self._begin()
 
     def reset(self) -> None:
         """Forgets what was seen."""
         self.excursion.reset()
         for other in self._others:
             other.reset()
+        self._begin()
+
+    def _begin(self) -> None:
         self._alike = False
         self._quiet = [0.0] * _CLOCKS
         self.quiet_since_ms = 0

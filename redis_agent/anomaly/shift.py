@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import log, log1p
 from typing import Any, Final
 
@@ -55,11 +56,8 @@ class Excursion:
     def __init__(self, ratios: tuple[float, ...], following_seconds: float = 86_400.0) -> None:
         self._following_seconds = following_seconds
         self._ratios = ratios
-        self._price = log(len(ratios))
         self._rising = ratios[0] > 1.0
-        # Where the first ratio, the nearest to 1, gains nothing, none does.
-        self._edge = (ratios[0] - 1.0) / log(ratios[0])
-        self._logs = tuple(log(ratio) for ratio in ratios)
+        self._price, self._edge, self._logs = _constants(ratios)
         self.reset()
 
     def reset(self) -> None:
@@ -166,3 +164,12 @@ class Excursion:
             self._began_ms = list(state[number : 2 * number])
             self.windows, self.count, self.expected, self.factor, self.peak = state[2 * number :]
             self.surprise = max(0.0, max(self.sums) - self._price)
+
+
+@cache
+def _constants(ratios: tuple[float, ...]) -> tuple[float, float, tuple[float, ...]]:
+    """The price of choosing among the ratios, the edge, and their logarithms: a series is made for each window.
+
+    The edge: where the first ratio, the nearest to 1, gains nothing, none does.
+    """
+    return log(len(ratios)), (ratios[0] - 1.0) / log(ratios[0]), tuple(log(ratio) for ratio in ratios)
