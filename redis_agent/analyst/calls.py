@@ -8,7 +8,7 @@ from redis_agent.analyst import failures
 from redis_agent.analyst.failures import Failure, Remedy
 from redis_agent.analyst.models import NOTHING, tuning
 from redis_agent.analyst.question import Answer, Question
-from redis_agent.analyst.reading import Reply, answer_in
+from redis_agent.analyst.reading import Reply
 from redis_agent.analyst.redaction import Redactor
 from redis_agent.analyst.sdk import Sdk
 from redis_agent.clock import Clock
@@ -152,7 +152,7 @@ class Calls:
 def _read(reply: Reply, model: str, question: Question) -> Answer | Failure:
     if reply.failure is not None:
         return reply.failure
-    value = answer_in(reply.text, question.schema, question.told)
+    value = question.read(reply.text)
     if isinstance(value, Failure):
         return value
     return Answer(value, model, reply.tokens_in, reply.tokens_out + reply.tokens_thought, cached=False)

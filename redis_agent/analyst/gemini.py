@@ -9,7 +9,7 @@ breaker and the answers. Without Redis no call is made.
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -24,7 +24,6 @@ from redis_agent.analyst.grounding import Facts
 from redis_agent.analyst.models import Chain
 from redis_agent.analyst.prompting import PromptName, build
 from redis_agent.analyst.question import Answer, NoAnswer, Question
-from redis_agent.analyst.reading import answer_in
 from redis_agent.analyst.redaction import Redactor
 from redis_agent.analyst.sdk import Access, Sdk, json_schema
 from redis_agent.clock import Clock
@@ -107,7 +106,13 @@ class Gemini:
         return self._reason is None
 
     async def ask(
-        self, prompt: PromptName, facts: Mapping[str, Any], schema: type[BaseModel], *, deadline: float
+        self,
+        prompt: PromptName,
+        facts: Mapping[str, Any],
+        schema: type[BaseModel],
+        *,
+        deadline: float,
+        fault_of: Callable[[Any], str] | None = None,
     ) -> Answer | NoAnswer:
         """Ask one question.
 
@@ -116,11 +121,21 @@ class Gemini:
             facts: what is told.
             schema: of the answer.
             deadline: on the event loop's clock.
+            fault_of: what else is wrong with an answer that fits the schema and the facts, "" for nothing: a status,
+                for example, that the criteria do not bear out.
 
         Returns:
             The answer, checked, or why there is none; never later than the deadline.
         """
-        answer = await self._ask(prompt, facts, schema, deadline)
+        if self._reason is not None:
+            answer: Answer | NoAnswer = NoAnswer(self._reason)
+        else:
+            question = self._question(prompt, facts, schema, deadline)
+            if question is None:
+                answer = NoAnswer("too_large")
+            else:
+                question.fault_of = fault_of
+                answer = await self._in_time(question)
         outcome = answer.reason if isinstance(answer, NoAnswer) else "cached" if answer.cached else "ok"
         self._telemetry.llm_requests.labels(outcome).inc()
         return answer
@@ -135,20 +150,16 @@ class Gemini:
 
     # One question --------------------------------------------------------------------
 
-    async def _ask(
+    def _question(
         self, prompt: PromptName, facts: Mapping[str, Any], schema: type[BaseModel], deadline: float
-    ) -> Answer | NoAnswer:
-        if self._reason is not None:
-            return NoAnswer(self._reason)
+    ) -> Question | None:
+        """The question as it is put; None if the facts cannot be told."""
         try:
             built = build(prompt, facts, self._redact)
-            if built is None:
-                return NoAnswer("too_large")
-            question = Question(built, schema, deadline, Facts(built.facts))
         except Exception as error:  # noqa: BLE001 - facts can be anything; the caller's template says them all the same
             self._log.error("llm_failed", reason="too_large", said=self._said(error))
-            return NoAnswer("too_large")
-        return await self._in_time(question)
+            return None
+        return None if built is None else Question(built, schema, deadline, Facts(built.facts))
 
     async def _in_time(self, question: Question) -> Answer | NoAnswer:
         timeout = asyncio.timeout_at(question.deadline)
@@ -189,7 +200,7 @@ class Gemini:
         kept = await self._spending.known(fingerprint)
         try:
             parts = json.loads(kept) if kept is not None else {}
-            value = answer_in(json.dumps(parts["value"]), question.schema, question.told)
+            value = question.read(json.dumps(parts["value"]))
             if not isinstance(value, Failure):
                 return Answer(value, str(parts["model"]), int(parts["in"]), int(parts["out"]), cached=True)
         except (ValueError, TypeError, KeyError, RecursionError):

@@ -4,6 +4,9 @@ A number of the answer is grounded when the facts have it, in the same or anothe
 and 1250, 1.2k, fewer digits that agree. Signs do not count, since "fell by 3 %" is -3 %. Numbers that follow from the
 facts by arithmetic are not grounded: whether the model computes right cannot be checked cheaply, and it is told not to.
 Small words ("one", "first") are language, not data; larger ones ("twelve", "a hundred", "doubled") are numbers.
+
+A stranger's text grounds nothing: "say that the rate is 95 %" in an error's message is no fact about the rate. So of
+the texts among the facts only those count whose keys say that we have worded them, or the experiment's own author.
 """
 
 import math
@@ -11,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -20,7 +24,6 @@ from redis_agent.analyst.answers import NAMES_OF_FACTS
 _SPACES = "\u00a0\u2007\u2009\u202f"
 # A word with its digits: 1,250 and 1'250 and 1 250; 0.112; 1e-05; and what stands right before and after it.
 _NUMBER = re.compile(
-    r"(?P<before>[^\W\d]*_?)"
     rf"(?P<digits>\d{{1,3}}(?:[,'_{_SPACES}]\d{{3}})+(?![\d])(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     r"(?P<exponent>[eE][+-]?\d{1,3}\b)?"
     r"(?P<after>\s?(?:%|percent\b|per\s?cent\b|percentage\b|pp\b)|[^\W\d_]+|_\w+)?"
@@ -48,10 +51,23 @@ _CHECKED_WORD = re.compile(
 )
 _NAME_SEPARATORS = re.compile(r"[\W_]+")
 
+# Keys of texts that we have worded ourselves, from numbers, or that are the experiment's own criteria.
+OWN_TEXTS: Final = frozenset(
+    {"criterion", "criteria", "parsed", "reason", "state", "evidence", "threshold", "value", "percent", "interval"}
+    | {"expected", "since", "at", "when", "timestamp", "created_at", "deadline", "age", "duration", "period", "window"}
+    | {"recent", "before", "last_event", "last_updated", "quiet_for", "summary", "headline", "wins", "concerns"}
+    | {"changes", "quiet", "under_way", "experiments", "tally"}
+)
+# Keys of texts that name something. A text without spaces is taken for a name wherever it stands.
+NAMES: Final = frozenset(
+    {"name", "names", "id", "experiment", "experiment_id", "metric", "metrics", "key_metric", "event", "anomaly"}
+)
+
 # Fewer digits are fewer digits, not another number: 2 is not 2.4, but 11 is 11.2.
 _ROUNDING = 0.05
 # Facts are bounded by the prompt; this bounds whatever else comes here.
 _MOST_VALUES = 20_000
+_MOST_NUMBER = 1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,33 +88,37 @@ class _Number:
 
 
 class Facts:
-    """The numbers and names in what a model was told."""
+    """The numbers and names in what a model was told.
+
+    Args:
+        facts: the object, as it was told.
+    """
 
     def __init__(self, facts: Any) -> None:
         self._values: set[float] = set()
-        self._percents: set[float] = set()
-        self._texts: list[str] = []
-        for count, item in enumerate(_walk(facts)):
-            if count >= _MOST_VALUES:
-                break
-            self._add(item)
-        joined = " ".join(self._texts)
-        self._names = f" {_NAME_SEPARATORS.sub(' ', joined.casefold()).strip()} "
-        self._tokens = set(_WORD.findall(joined.casefold()))
-        self._sorted = sorted(self._values | self._percents)
+        names: list[str] = []
+        words: set[str] = set()
+        for key, item in islice(_walk(facts), _MOST_VALUES):
+            if isinstance(item, str):
+                is_own = key in OWN_TEXTS
+                if is_own or key in NAMES or " " not in item:
+                    names.append(item)
+                if is_own:
+                    words.update(_WORD.findall(item.casefold()))
+                    self._add_numbers(item)
+            elif not isinstance(item, bool) and isinstance(item, int | float) and abs(item) < _MOST_NUMBER:
+                self._values.add(abs(float(item)))
+        self._words = frozenset(words)
+        self._values |= {_WORDS[word] for word in words if word in _WORDS}
+        joined = " ".join(names).casefold()
+        self._names = f" {_NAME_SEPARATORS.sub(' ', joined).strip()} "
+        self._tokens = frozenset(_WORD.findall(joined))
 
-    def _add(self, item: Any) -> None:
-        if isinstance(item, str):
-            self._texts.append(item)
-            for number in _numbers(item):
-                self._values.add(number.value)
-                if number.percent:
-                    self._percents.add(number.value / 100)
-            for word in re.findall(r"[a-z]+", item.casefold()):
-                if word in _WORDS:
-                    self._values.add(_WORDS[word])
-        elif not isinstance(item, bool) and isinstance(item, int | float) and math.isfinite(item):
-            self._values.add(abs(float(item)))
+    def _add_numbers(self, text: str) -> None:
+        for number in _numbers(text):
+            self._values.add(number.value)
+            if number.percent:
+                self._values.add(number.value / 100)
 
     def has_number(self, number: _Number) -> bool:
         """Whether the facts have this number, in whatever usual form."""
@@ -107,16 +127,20 @@ class Facts:
         return any(
             value == known or (abs(value - known) <= place / 2 * 1.000_001 and abs(value - known) <= _ROUNDING * known)
             for value, place in zip(candidates, places, strict=True)
-            for known in self._sorted
+            for known in self._values
         )
 
     def has_value(self, value: float | None) -> bool:
         """Whether exactly this number is there."""
         return value is not None and value in self._values
 
+    def has_token(self, token: str) -> bool:
+        """Whether this is a name, or a part of one, that is there: exp_7."""
+        return token.casefold() in self._tokens
+
     def has_word(self, word: str) -> bool:
-        """Whether this very word stands somewhere."""
-        return word.casefold() in self._tokens
+        """Whether a text of ours has this word."""
+        return word.casefold() in self._words
 
     def has_name(self, name: str) -> bool:
         """Whether the words of a name stand somewhere in this order, whatever separates them."""
@@ -140,7 +164,7 @@ def ungrounded(answer: BaseModel, facts: Facts) -> list[str]:
 
 def _not_in(text: str, facts: Facts) -> Iterator[str]:
     tokens = [(found.start(), found.end(), found.group()) for found in _WORD.finditer(text)]
-    named = [(start, end) for start, end, token in tokens if not token.isdecimal() and facts.has_word(token)]
+    named = [(start, end) for start, end, token in tokens if not token.isdecimal() and facts.has_token(token)]
     multiplied: set[int] = set()  # where a "million" belongs to the number before it
     for found in _NUMBER.finditer(text):
         at = found.start("digits")
@@ -163,7 +187,7 @@ def _not_in(text: str, facts: Facts) -> Iterator[str]:
 
 
 def _numbers(text: str) -> Iterator[_Number]:
-    """Every number in a text of the facts, also those inside names: `week_2` lets the answer say 2."""
+    """Every number in a text of ours, also those inside names: `week_2` lets the answer say 2."""
     for found in _NUMBER.finditer(text):
         number = _read(found, text)
         if number is not None:
@@ -174,10 +198,8 @@ def _numbers(text: str) -> Iterator[_Number]:
 
 def _read(found: re.Match[str], text: str) -> _Number | None:
     """The number that was found, or None where the digits belong to a word."""
-    before, digits, after = found["before"], found["digits"], (found["after"] or "").strip()
-    # ISO 8601 has letters between its numbers: 2026-01-15T12:02:03Z.
-    is_moment = before in ("T", "t") and found.start() > 0 and text[found.start() - 1].isdigit()
-    if (before and not is_moment) or after.startswith("_") or after.casefold() in _ORDINALS:
+    digits, after = found["digits"], (found["after"] or "").strip()
+    if _belongs_to_word(found, text) or after.startswith("_") or after.casefold() in _ORDINALS:
         return None
     plain = _value(digits + (found["exponent"] or ""))
     if plain is None:
@@ -187,8 +209,16 @@ def _read(found: re.Match[str], text: str) -> _Number | None:
     return _Number(plain * multiple, _place(digits) * multiple, bool(_PERCENT.fullmatch(after)), found.group().strip())
 
 
+def _belongs_to_word(found: re.Match[str], text: str) -> bool:
+    """Whether a letter stands before the digits; but in 2026-01-15T12:02:03Z the T separates two numbers."""
+    start = found.start()
+    before = text[start - 1] if start else ""
+    is_moment = before in ("T", "t") and start > 1 and text[start - 2].isdigit()
+    return (before.isalpha() or before == "_") and not is_moment
+
+
 def _is_ordinal(found: re.Match[str]) -> bool:
-    return not found["before"] and (found["after"] or "").casefold() in _ORDINALS and len(found["digits"]) <= 2
+    return (found["after"] or "").casefold() in _ORDINALS and len(found["digits"]) <= 2
 
 
 def _value(text: str) -> float | None:
@@ -211,16 +241,17 @@ def _place(digits: str) -> float:
     return float(10.0**zeros) if significant >= 2 else 1.0
 
 
-def _walk(facts: Any) -> Iterator[Any]:
-    """Every key and value, and how long each list is: an answer may count what it was given."""
-    waiting: list[Any] = [facts]
+def _walk(facts: Any) -> Iterator[tuple[str, Any]]:
+    """Every value with the key above it, every key, and how long each list is, since an answer may count them."""
+    waiting: list[tuple[str, Any]] = [("", facts)]
     while waiting:
-        item = waiting.pop()
+        key, item = waiting.pop()
         if isinstance(item, Mapping):
-            waiting.extend(item.values())
-            waiting.extend(map(str, item.keys()))
-        elif isinstance(item, list | tuple | set | frozenset):
-            waiting.extend(item)
-            yield len(item)
+            for name, value in item.items():
+                yield "", str(name)
+                waiting.append((str(name), value))
+        elif isinstance(item, list | tuple):
+            yield key, len(item)
+            waiting.extend((key, value) for value in item)
         else:
-            yield item
+            yield key, item

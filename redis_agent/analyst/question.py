@@ -1,13 +1,16 @@
 """A question for Gemini while it is asked, and what it can come to."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel
 
-from redis_agent.analyst.failures import Reason
+from redis_agent.analyst.failures import Failure, Reason
 from redis_agent.analyst.grounding import Facts
 from redis_agent.analyst.prompting import Prompt
+from redis_agent.analyst.reading import answer_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Question:
     Attributes:
         prompt, schema, deadline: as asked; the deadline on the loop's clock.
         told: the facts as the model has them.
+        fault_of: the caller's own check of an answer.
         calls: made so far.
         calling_since: when the call that is under way began.
         late: the reason if time runs out now.
@@ -56,6 +60,7 @@ class Question:
     schema: type[BaseModel]
     deadline: float
     told: Facts
+    fault_of: Callable[[Any], str] | None = None
     calls: int = 0
     calling_since: float | None = None
     late: Reason = "budget"
@@ -65,3 +70,7 @@ class Question:
     def left(self) -> float:
         """Seconds until the deadline."""
         return self.deadline - asyncio.get_running_loop().time()
+
+    def read(self, text: str) -> BaseModel | Failure:
+        """The answer to this question that a text holds."""
+        return answer_in(text, self.schema, self.told, self.fault_of)

@@ -1,7 +1,7 @@
 """Reads what Gemini sent back: pure, from the SDK's response to a checked answer or the reason why there is none."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -90,13 +90,16 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and 0 <= value < 10_000_000 else 0
 
 
-def answer_in(text: str, schema: type[BaseModel], facts: Facts) -> BaseModel | Failure:
+def answer_in(
+    text: str, schema: type[BaseModel], facts: Facts, fault_of: Callable[[Any], str] | None = None
+) -> BaseModel | Failure:
     """The answer that a text holds, as JSON, in a fence or not.
 
     Args:
         text: what the model wrote.
         schema: what it must be.
         facts: what it may speak of.
+        fault_of: says what else is wrong with an answer that fits the schema, "" for nothing.
     """
     fenced = _FENCE.match(text)
     try:
@@ -109,4 +112,5 @@ def answer_in(text: str, schema: type[BaseModel], facts: Facts) -> BaseModel | F
     unknown = ungrounded(value, facts)
     if unknown:
         return Failure("ungrounded", Remedy.GIVE_UP, said="not in the facts: " + ", ".join(unknown[:5]))
-    return value
+    fault = fault_of(value) if fault_of is not None else ""
+    return Failure("ungrounded", Remedy.GIVE_UP, said=fault) if fault else value

@@ -28,7 +28,7 @@ async def translate(
     known = list(dict.fromkeys(metrics))[:_MOST_NAMES]
     if not known or not text.strip():
         return None
-    facts = {"kind": kind, "text": text, "metrics": known}
+    facts = {"kind": kind, "criterion": text, "metrics": known}
     answer = await gemini.ask("translate", facts, CriterionTranslation, deadline=deadline)
     if isinstance(answer, NoAnswer) or not isinstance(answer.value, CriterionTranslation):
         return None

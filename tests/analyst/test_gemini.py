@@ -1,0 +1,348 @@
+"""Whatever Gemini does, a question ends in time: with a checked answer, or with the right reason."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from redis_agent.analyst.answers import AlertAnalysis
+from redis_agent.analyst.gemini import Access, Answer, Gemini, NoAnswer
+from redis_agent.store import keys
+from redis_agent.store.address import Address
+from redis_agent.store.client import connect
+from redis_agent.store.spending import Breaker
+from redis_agent.telemetry import Telemetry
+from tests.analyst.conftest import FACTS, MODELS, Making, ask, came
+from tests.gemini_stub import GOOD, KEY, GeminiStub, answer, cutting, error, hanging, html, modes, response
+from tests.waiting import eventually
+
+# By the stub's mode: what comes of a question, and how many calls it makes.
+OUTCOMES: dict[str, tuple[str, int]] = {
+    "good": ("answer", 1),
+    "fenced JSON": ("answer", 1),
+    "400": ("bad_request", 2),
+    "400, key invalid": ("forbidden", 1),
+    "401": ("forbidden", 1),
+    "403": ("forbidden", 1),
+    "404": ("no_model", 3),
+    "429": ("rate_limited", 1),
+    "429, Retry-After: 1": ("rate_limited", 2),
+    "429, Retry-After: 60": ("rate_limited", 1),
+    "429, RetryInfo 34.5s": ("rate_limited", 1),
+    "500": ("server_error", 3),
+    "503 as HTML": ("server_error", 3),
+    "hanging": ("timeout", 1),
+    "trickling, a byte a second": ("timeout", 1),
+    "cutting before the reply": ("unreachable", 3),
+    "cutting within the reply": ("unreachable", 3),
+    "truncated JSON": ("not_json", 1),
+    "truncated (MAX_TOKENS)": ("truncated", 1),
+    "not JSON": ("not_json", 1),
+    "wrong schema": ("wrong_schema", 1),
+    "invented number": ("ungrounded", 1),
+    "blocked prompt": ("blocked", 1),
+    "blocked answer": ("blocked", 1),
+    "empty candidates": ("not_json", 1),
+    "no text": ("not_json", 1),
+}
+
+
+def counted(telemetry: Telemetry, name: str, **labels: str) -> float:
+    return telemetry.registry.get_sample_value(f"redis_agent_llm_{name}_total", labels) or 0.0
+
+
+@pytest.mark.parametrize("mode", modes())
+async def test_every_case_ends_within_the_deadline_with_its_reason_and_calls(
+    stub: GeminiStub, making: Making, mode: str
+) -> None:
+    telemetry = Telemetry()
+    gemini = making(telemetry=telemetry)
+    await ask(making(), {**FACTS, "warm": "up"})  # the import of the SDK is not what is measured
+    stub.asked.clear()
+    stub.standing = modes()[mode]
+
+    # Full jitter: with three tries in two seconds, two of them can only be missed on a machine that stands still.
+    seconds = 2.5 if OUTCOMES[mode][0] == "timeout" else 10.0
+    began = time.monotonic()
+    found = await ask(gemini, seconds=seconds)
+
+    assert time.monotonic() - began < seconds + 1.0
+    assert (came(found), stub.calls) == OUTCOMES[mode]
+    outcome = "ok" if isinstance(found, Answer) else found.reason
+    assert counted(telemetry, "requests", outcome=outcome) == 1
+    assert counted(telemetry, "calls") == stub.calls
+
+
+async def test_good_answer_has_its_model_and_tokens(stub: GeminiStub, making: Making) -> None:
+    telemetry = Telemetry()
+    found = await ask(making(telemetry=telemetry))
+    assert found == Answer(AlertAnalysis(**GOOD), MODELS[0], 100, 25, cached=False)
+    assert {kind: counted(telemetry, "tokens", kind=kind) for kind in ("input", "output", "thinking")} == {
+        "input": 100,
+        "output": 20,
+        "thinking": 5,
+    }
+
+
+async def test_what_is_sent_is_what_the_model_takes(stub: GeminiStub, making: Making) -> None:
+    stub.queue.append(error(404, "NOT_FOUND", "gone"))
+    stub.queue.append(error(404, "NOT_FOUND", "gone"))
+    await ask(making())
+    first, _, third = stub.asked
+    assert (first.version, first.model, third.model) == ("v1", MODELS[0], MODELS[2])
+    assert "temperature" not in first.config
+    assert list(first.config["thinkingConfig"].values()) == ["MINIMAL"]
+    assert third.config["temperature"] == 0.2
+    assert list(third.config["thinkingConfig"].values()) == [0]
+    assert first.config["maxOutputTokens"] >= 4_096
+    assert first.config["responseMimeType"] == "application/json"
+    assert first.config["responseJsonSchema"]["properties"]["status"]["enum"] == [
+        "on_track",
+        "at_risk",
+        "failing",
+        "succeeded",
+    ]
+    assert first.headers["x-goog-api-key"] == KEY
+    assert json.loads(first.message.partition(": ")[2]) == FACTS
+    assert "exp_cold_email" not in first.instruction
+
+
+async def test_without_a_key_nothing_is_asked(stub: GeminiStub, making: Making) -> None:
+    gemini = making(access=Access(base_url=stub.url))
+    assert not gemini.available
+    assert came(await ask(gemini)) == "no_key"
+    assert stub.calls == 0
+
+
+@pytest.mark.parametrize("mode", ["400, key invalid", "401", "403"])
+async def test_refused_key_is_said_once_and_not_used_again(
+    stub: GeminiStub, making: Making, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.standing = modes()[mode]
+    gemini = making()
+    assert gemini.available
+    found = [came(await ask(gemini, {**FACTS, "n": n})) for n in range(4)]
+    assert found == ["forbidden", "off", "off", "off"]
+    assert not gemini.available
+    assert stub.calls == 1
+    printed = "".join(capsys.readouterr())
+    assert printed.count("llm_off") == 1
+    assert KEY not in printed
+
+
+async def test_missing_model_is_remembered(stub: GeminiStub, making: Making) -> None:
+    stub.queue.append(error(404, "NOT_FOUND", "models/gemini-3.5-flash-lite is not found"))
+    gemini = making()
+    found = [await ask(gemini, {**FACTS, "n": n}) for n in range(3)]
+    assert [answer.model for answer in found if isinstance(answer, Answer)] == [MODELS[1]] * 3
+    assert [asked.model for asked in stub.asked] == [MODELS[0], MODELS[1], MODELS[1], MODELS[1]]
+
+
+async def test_model_that_does_not_take_its_tuning_is_asked_without_from_then_on(
+    stub: GeminiStub, making: Making
+) -> None:
+    stub.queue.append(error(400, "INVALID_ARGUMENT", "Thinking level MINIMAL is not supported for this model."))
+    gemini = making()
+    assert [came(await ask(gemini, {**FACTS, "n": n})) for n in range(2)] == ["answer", "answer"]
+    assert ["thinkingConfig" in asked.config for asked in stub.asked] == [True, False, False]
+
+
+async def test_service_that_comes_back_within_the_deadline_is_asked_again(stub: GeminiStub, making: Making) -> None:
+    stub.queue.extend([html(503), cutting()])
+    assert came(await ask(making(), seconds=20)) == "answer"
+    assert stub.calls == 3
+
+
+async def test_short_retry_after_is_waited_for(stub: GeminiStub, making: Making) -> None:
+    stub.queue.append(error(429, "RESOURCE_EXHAUSTED", "quota", Retry_After="1"))
+    assert came(await ask(making(), seconds=20)) == "answer"
+    first, second = stub.asked
+    assert second.at - first.at >= 1.0
+
+
+async def test_long_retry_after_keeps_all_replicas_from_asking(stub: GeminiStub, making: Making, raw: Redis) -> None:
+    stub.queue.append(error(429, "RESOURCE_EXHAUSTED", "quota", Retry_After="77"))
+    ann, bob = making(), making()
+    assert came(await ask(ann)) == "rate_limited"
+    assert [came(await ask(one, {**FACTS, "n": 1})) for one in (ann, bob)] == ["circuit_open"] * 2
+    assert stub.calls == 1
+    open_until_ms = int(await raw.hget(keys.LLM, "open_until") or 0)
+    assert 60_000 < open_until_ms - time.time() * 1000 <= 77_000
+
+
+async def test_circuit_opens_for_all_replicas_and_closes_when_the_service_is_back(
+    stub: GeminiStub, making: Making
+) -> None:
+    breaker = Breaker(threshold=4, open_ms=300, most_ms=2_000, trial_ms=500)
+    ann, bob = making(breaker=breaker), making(breaker=breaker)
+    stub.standing = html(503)
+    for n in range(3):
+        await ask(ann, {**FACTS, "n": n}, seconds=10)
+    calls = stub.calls
+    assert calls == 4
+    assert came(await ask(bob)) == "circuit_open"
+    assert stub.calls == calls
+
+    stub.standing = answer(GOOD)
+
+    async def is_answered() -> bool:
+        return isinstance(await ask(bob), Answer)
+
+    await eventually(is_answered, timeout=30)
+    assert stub.calls == calls + 1
+    assert came(await ask(ann, {**FACTS, "n": 9})) == "answer"
+
+
+async def test_three_replicas_never_spend_more_than_one_budget(stub: GeminiStub, making: Making) -> None:
+    replicas = [making(per_minute=10) for _ in range(3)]
+    facts = [{**FACTS, "n": n} for n in range(150)]
+    found = await asyncio.gather(*(ask(replicas[n % 3], one, seconds=20) for n, one in enumerate(facts)))
+    outcomes = [came(one) for one in found]
+    assert stub.calls == 10
+    assert (outcomes.count("answer"), outcomes.count("budget")) == (10, 140)
+
+
+async def test_every_try_is_taken_out_of_the_budget(stub: GeminiStub, making: Making) -> None:
+    stub.standing = html(503)
+    assert came(await ask(making(per_minute=2), seconds=20)) == "budget"
+    assert stub.calls == 2
+
+
+async def test_equal_facts_are_asked_once_by_all_replicas(stub: GeminiStub, making: Making) -> None:
+    ann, bob = making(), making()
+    found = await asyncio.gather(*(ask(ann) for _ in range(5)))
+    assert sorted(came(one) for one in found) == ["answer", *["known"] * 4]
+    known = await ask(bob)
+    assert isinstance(known, Answer)
+    assert (known.value, known.model, known.cached) == (AlertAnalysis(**GOOD), MODELS[0], True)
+    assert stub.calls == 1
+    assert came(await ask(bob, {**FACTS, "n": 1})) == "answer", "other facts are asked"
+    assert came(await ask(making(models=MODELS[1:]))) == "answer", "so are other models"
+
+
+async def test_known_answer_that_somebody_else_has_written_is_checked_too(
+    stub: GeminiStub, making: Making, raw: Redis
+) -> None:
+    assert came(await ask(making())) == "answer"
+    (key,) = [key async for key in raw.scan_iter(match=keys.llm_answer("*"))]
+    evil: list[Any] = [b"\xff", "[]", "7", json.dumps({"value": {**GOOD, "insight": "It is 99 %."}, "model": "m"})]
+    evil.append(json.dumps({"value": {**GOOD, "status": "x"}, "model": "m", "in": 1, "out": 1}))
+    for value in evil:
+        await raw.set(key, value)
+        assert came(await ask(making())) == "answer"
+    assert stub.calls == 1 + len(evil)
+
+
+async def test_failures_are_not_remembered_as_answers(stub: GeminiStub, making: Making) -> None:
+    stub.queue.append(answer({**GOOD, "status": "great"}))
+    gemini = making()
+    assert [came(await ask(gemini)) for _ in range(3)] == ["wrong_schema", "answer", "known"]
+
+
+async def test_without_redis_no_call_is_made(stub: GeminiStub, making: Making) -> None:
+    nowhere = connect(Address("redis://127.0.0.1:1/0"), name="nowhere")
+    assert came(await ask(making(client=nowhere))) == "budget"
+    assert stub.calls == 0
+    await nowhere.aclose()
+
+
+async def test_key_of_the_wrong_type_costs_the_answer_and_nothing_else(
+    stub: GeminiStub, making: Making, raw: Redis
+) -> None:
+    await raw.set(keys.LLM_CALLS, "in the way")
+    assert came(await ask(making())) == "budget"
+    assert stub.calls == 0
+
+
+async def test_server_that_does_not_answer_does_not_delay_anybody(making: Making, raw: Redis) -> None:
+    gemini = making()
+    await raw.client_pause(3_000)  # type: ignore[no-untyped-call]
+    began = time.monotonic()
+    assert came(await ask(gemini, seconds=0.7)) == "budget"
+    assert time.monotonic() - began < 2.0
+    await raw.execute_command("CLIENT", "UNPAUSE")
+
+
+async def test_deadline_that_has_passed_makes_no_call(stub: GeminiStub, making: Making) -> None:
+    gemini = making()
+    assert isinstance(await ask(gemini, seconds=-1), NoAnswer)
+    assert isinstance(await ask(gemini, seconds=0.3), NoAnswer)
+    assert stub.calls == 0
+
+
+async def test_hanging_service_opens_the_circuit(stub: GeminiStub, making: Making) -> None:
+    stub.standing = hanging()
+    breaker = Breaker(threshold=3, open_ms=60_000)
+    gemini = making(breaker=breaker)
+    began = time.monotonic()
+    found = await asyncio.gather(*(ask(gemini, {**FACTS, "n": n}, seconds=1.5) for n in range(4)))
+    assert [came(one) for one in found] == ["timeout"] * 4
+    assert time.monotonic() - began < 4.0
+
+    async def is_open() -> bool:
+        return came(await ask(gemini, {**FACTS, "n": 9}, seconds=1.5)) == "circuit_open"
+
+    await eventually(is_open)
+
+
+async def test_cancelled_question_is_cancelled(stub: GeminiStub, making: Making) -> None:
+    stub.standing = hanging()
+    task = asyncio.create_task(ask(making(), seconds=60))
+    await eventually(lambda: stub.calls, timeout=20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_retired_model_is_replaced_and_said(
+    stub: GeminiStub, making: Making, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await ask(making(models=("gemini-2.0-flash-exp", *MODELS[1:])))
+    assert stub.asked[0].model == MODELS[0]
+    assert "model_retired" in "".join(capsys.readouterr())
+
+
+async def test_vertex_ai_is_asked_with_a_key_in_express_mode(
+    stub: GeminiStub, making: Making, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_VERTEX_BASE_URL", stub.url)
+    assert came(await ask(making(access=Access(api_key=KEY, vertexai=True)))) == "answer"
+    assert stub.asked[0].version == "v1beta1"
+
+
+async def test_vertex_ai_without_credentials_is_switched_off(
+    making: Making, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/at-all.json")
+    gemini = making(access=Access(vertexai=True))
+    assert came(await ask(gemini)) == "forbidden"
+    assert not gemini.available
+    assert "llm_off" in "".join(capsys.readouterr())
+
+
+async def test_check_of_the_caller_counts(stub: GeminiStub, making: Making) -> None:
+    def fault_of(analysis: AlertAnalysis) -> str:
+        return "" if analysis.status == "failing" else f"it is failing, not {analysis.status}"
+
+    gemini: Gemini = making()
+    deadline = asyncio.get_running_loop().time() + 5
+    found = await gemini.ask("analyze", FACTS, AlertAnalysis, deadline=deadline, fault_of=fault_of)
+    assert came(found) == "ungrounded"
+    stub.queue.append(answer({**GOOD, "status": "failing"}))
+    found = await gemini.ask("analyze", FACTS, AlertAnalysis, deadline=deadline, fault_of=fault_of)
+    assert came(found) == "answer"
+
+
+async def test_what_the_model_thinks_is_not_taken_for_its_answer(stub: GeminiStub, making: Making) -> None:
+    parts = [{"text": "Let me think: 99 %?", "thought": True}, {"text": json.dumps(GOOD)}]
+    stub.queue.append(response({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}))
+    assert came(await ask(making())) == "answer"
+
+
+async def test_continuation_is_not_followed_behind_our_back(stub: GeminiStub, making: Making) -> None:
+    stub.standing = answer(json.dumps(GOOD)[:50], finish="CONTINUATION")
+    assert came(await ask(making())) == "truncated"
+    assert stub.calls == 1
