@@ -248,6 +248,7 @@ class Gemini:
             question.late = "budget"
             refusal = await self._spending.admit()
             if refusal is not None:
+                self._log.info("llm_refused", reason=refusal.by, left_seconds=round(refusal.left_ms / 1000, 1))
                 reason: Reason = "circuit_open" if refusal.by == "open" else "budget"
                 return NoAnswer("rate_limited" if question.has_waited else reason)
             question.late = "timeout"

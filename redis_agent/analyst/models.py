@@ -66,8 +66,8 @@ def is_retired(model: str) -> bool:
 def tuning(model: str) -> Tuning:
     """What this model takes.
 
-    Google's guide for Gemini 3 says to leave the temperature alone: lower ones make these models loop and reason worse.
-    Their thinking is set to the least, since an alert waits for seconds: `minimal`, and `low` for the Pro models, which
+    Google's prompting guide for Gemini 3 recommends the default temperature: lower ones can make these models loop and
+    answer worse. Their thinking is set to the least, since an alert waits for seconds: `minimal`, and `low` for the Pro models, which
     know no `minimal`. Gemini 2.5 takes both a temperature and a budget of 0 thinking tokens, but for its Pro, which
     cannot stop thinking. Of other models nothing is known, so nothing is sent.
     """

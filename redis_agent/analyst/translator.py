@@ -6,8 +6,9 @@ from redis_agent.analyst.answers import CriterionTranslation
 from redis_agent.analyst.gemini import Gemini, NoAnswer
 from redis_agent.criteria import CriterionError, CriterionKind, parse
 
-# Of the names of an experiment so many are told; more than anybody declares.
-_MOST_NAMES = 200
+# What a prompt tells whole. Half of a criterion is another criterion.
+_MOST_NAMES = 60
+_MOST_CHARACTERS = 400
 
 
 async def translate(
@@ -26,7 +27,7 @@ async def translate(
         Its canonical text, which reads only known metrics and has only numbers of the text; None if there is none.
     """
     known = list(dict.fromkeys(metrics))[:_MOST_NAMES]
-    if not known or not text.strip():
+    if not known or not 0 < len(text.strip()) <= _MOST_CHARACTERS:
         return None
     facts = {"kind": kind, "criterion": text, "metrics": known}
     answer = await gemini.ask("translate", facts, CriterionTranslation, deadline=deadline)

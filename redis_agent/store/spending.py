@@ -8,9 +8,12 @@ from typing import Any, Literal
 from redis.asyncio import Redis
 
 from redis_agent.store import keys, scripts
-from redis_agent.store.stream import text, whole
 
 Outcome = Literal["ok", "failed", "limited"]
+RefusedBy = Literal["minute", "day", "open"]
+
+# What the script calls them.
+_REFUSED_BY: dict[bytes, RefusedBy] = {b"minute": "minute", b"day": "day", b"open": "open"}
 
 # Commands under way at once. A storm of questions must not take the connections that the other roles of the process
 # share with it.
@@ -44,23 +47,8 @@ class Refusal:
         left_ms: until it may be worth asking again.
     """
 
-    by: Literal["minute", "day", "open"]
+    by: RefusedBy
     left_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What was spent today, and how the circuit stands.
-
-    Attributes:
-        calls, tokens_in, tokens_out: of the last day that had a call (UTC).
-        open_until_ms: since the epoch; 0 while the circuit is closed.
-    """
-
-    calls: int
-    tokens_in: int
-    tokens_out: int
-    open_until_ms: int
 
 
 class Spending:
@@ -88,10 +76,7 @@ class Spending:
         args: Sequence[int] = (self._per_minute, self._per_day, self._breaker.trial_ms)
         async with self._turns:
             by, left_ms = await scripts.run(self._client, "llm_admit", names, [*args])
-        if not by:
-            return None
-        refused = text(by)
-        return Refusal("open" if refused == "open" else "day" if refused == "day" else "minute", int(left_ms))
+        return Refusal(_REFUSED_BY[by], int(left_ms)) if by else None
 
     async def settle(
         self, outcome: Outcome, *, tokens_in: int = 0, tokens_out: int = 0, asked_seconds: float = 0.0
@@ -112,11 +97,6 @@ class Spending:
         asked_ms = min(int(asked_seconds * 1000), breaker.most_ms)
         async with self._turns:
             return int(await scripts.run(self._client, "llm_settle", [keys.LLM], [*args, asked_ms])) / 1000
-
-    async def spent(self) -> Spent:
-        """What the hash says, for people."""
-        fields = await self._client.hmget(keys.LLM, ["calls", "tokens_in", "tokens_out", "open_until"])
-        return Spent(*(whole(value) for value in fields))
 
     async def known(self, fingerprint: str) -> bytes | None:
         """The answer that was kept under this fingerprint."""

@@ -1,15 +1,19 @@
 """Whatever Gemini does, a question ends in time: with a checked answer, or with the right reason."""
 
 import asyncio
+import gc
 import json
 import time
 from typing import Any
 
 import pytest
+from aiohttp import web
 from redis.asyncio import Redis
 
 from redis_agent.analyst.answers import AlertAnalysis
 from redis_agent.analyst.gemini import Access, Answer, Gemini, NoAnswer
+from redis_agent.app import gemini_for
+from redis_agent.config import load_settings
 from redis_agent.store import keys
 from redis_agent.store.address import Address
 from redis_agent.store.client import connect
@@ -176,7 +180,7 @@ async def test_long_retry_after_keeps_all_replicas_from_asking(stub: GeminiStub,
 async def test_circuit_opens_for_all_replicas_and_closes_when_the_service_is_back(
     stub: GeminiStub, making: Making
 ) -> None:
-    breaker = Breaker(threshold=4, open_ms=300, most_ms=2_000, trial_ms=500)
+    breaker = Breaker(threshold=4, open_ms=3_000, most_ms=6_000, trial_ms=3_000)
     ann, bob = making(breaker=breaker), making(breaker=breaker)
     stub.standing = html(503)
     for n in range(3):
@@ -346,3 +350,90 @@ async def test_continuation_is_not_followed_behind_our_back(stub: GeminiStub, ma
     stub.standing = answer(json.dumps(GOOD)[:50], finish="CONTINUATION")
     assert came(await ask(making())) == "truncated"
     assert stub.calls == 1
+
+
+ODD_BODIES: list[Any] = [
+    [],
+    "text",
+    7,
+    None,
+    {},
+    {"candidates": None},
+    {"candidates": "x"},
+    {"candidates": [{}]},
+    {"candidates": [None]},
+    {"candidates": [{"content": None, "finishReason": "STOP"}]},
+    {"candidates": [{"content": {"parts": None}}]},
+    {"candidates": [{"content": {"parts": [{"functionCall": {"name": "f", "args": {}}}]}}]},
+    {"candidates": [{"content": {"parts": [{"text": 5}]}}]},
+    {"candidates": [{"content": {"parts": [{"text": "{}"}]}, "finishReason": "NEVER_HEARD_OF"}]},
+    {"candidates": [{"content": {"parts": [{"text": "[" * 50_000}]}}]},
+    {"candidates": [], "usageMetadata": {"promptTokenCount": -5, "candidatesTokenCount": 10**30}},
+    {"error": {"code": 200}},
+]
+
+
+@pytest.mark.parametrize("number", range(len(ODD_BODIES)))
+async def test_odd_bodies_are_no_answers_and_no_errors(stub: GeminiStub, making: Making, number: int) -> None:
+    async def serve(_: web.Request) -> web.StreamResponse:
+        return web.json_response(ODD_BODIES[number])
+
+    stub.standing = serve
+    assert came(await ask(making())) in ("not_json", "server_error", "wrong_schema")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"body": b"\xff\xfe\x00", "content_type": "application/json"},
+        {"body": b"not gzip", "headers": {"Content-Encoding": "gzip"}, "content_type": "application/json"},
+        {"status": 204},
+        {"status": 302, "headers": {"Location": "/elsewhere"}},
+        {"status": 503, "text": "<html>", "content_type": "application/json"},
+        {"status": 600, "text": "{}", "content_type": "application/json"},
+    ],
+)
+async def test_odd_replies_are_no_answers_and_no_errors(
+    stub: GeminiStub, making: Making, reply: dict[str, Any]
+) -> None:
+    async def serve(_: web.Request) -> web.StreamResponse:
+        return web.Response(**reply)
+
+    stub.standing = serve
+    assert isinstance(await ask(making()), NoAnswer)
+
+
+async def test_settings_lead_to_the_stub_as_the_environment_would(
+    stub: GeminiStub, raw: Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_settings(
+        {
+            "GOOGLE_API_KEY": KEY,
+            "GOOGLE_GEMINI_BASE_URL": stub.url,
+            "REDIS_AGENT_MODEL": "gemini-2.0-flash-exp",
+            "REDIS_AGENT_MODEL_FALLBACKS": "gemini-2.5-flash, gemini-1.5-pro",
+            "REDIS_AGENT_LLM_CALLS_PER_MINUTE": "2",
+            "REDIS_AGENT_LLM_CACHE_SECONDS": "0",
+        }
+    )
+    stub.queue.append(error(404, "NOT_FOUND", "gone"))
+    gemini = gemini_for(settings, raw, Telemetry())
+    assert [came(await ask(gemini)) for _ in range(2)] == ["answer", "budget"]
+    assert [asked.model for asked in stub.asked] == ["gemini-3.5-flash-lite", "gemini-2.5-flash"]
+    assert stub.asked[0].headers["x-goog-api-key"] == KEY
+    assert "".join(capsys.readouterr()).count("model_retired") == 2
+    await gemini.aclose()
+
+
+async def test_storm_of_questions_stays_within_the_budget_and_leaves_nothing_behind(
+    stub: GeminiStub, making: Making
+) -> None:
+    gemini = making(per_minute=10)
+    began = time.monotonic()
+    found = await asyncio.gather(*(ask(gemini, {**FACTS, "n": n}, seconds=20) for n in range(1_000)))
+    assert time.monotonic() - began < 22
+    outcomes = [came(one) for one in found]
+    assert (outcomes.count("answer"), outcomes.count("budget"), stub.calls) == (10, 990, 10)
+    del found
+    gc.collect()
+    assert len(gemini._asking) == 0

@@ -57,6 +57,7 @@ async def test_anything_else_is_none(stub: GeminiStub, making: Making, said: str
 async def test_nothing_is_asked_where_nothing_can_be_said(stub: GeminiStub, making: Making) -> None:
     assert await translated(making, metrics=[]) is None
     assert await translated(making, text="  ") is None
+    assert await translated(making, text="word " * 100) is None
     assert stub.calls == 0
 
 

@@ -54,10 +54,10 @@ async def test_budget_of_the_day_holds_and_begins_anew_with_the_day(raw: Redis) 
     one = spending(raw, per_day=3)
     assert [await refused_by(one) for _ in range(4)] == ["", "", "", "day"]
     await one.settle("ok", tokens_in=70, tokens_out=7)
+    assert await raw.hmget(keys.LLM, ["calls", "tokens_in", "tokens_out"]) == [b"3", b"70", b"7"]
     await raw.hincrby(keys.LLM, "day", -1)
     assert await refused_by(one) == ""
-    spent = await one.spent()
-    assert (spent.calls, spent.tokens_in) == (1, 0)
+    assert await raw.hmget(keys.LLM, ["calls", "tokens_in", "tokens_out"]) == [b"1", None, None]
 
 
 async def test_budget_of_nothing_allows_nothing(raw: Redis) -> None:
