@@ -19,10 +19,10 @@ _ADDRESS = re.compile(
     r"\w+://|\bwww\.|\bmailto:|\S@\S+\.\w|\b[\w-]+\.(?:com|org|net|io|dev|ai|app|xyz|ru|cn|me|co|info|sh|ly)\b",
     re.IGNORECASE,
 )
-_MARKUP = re.compile(r"[`<>{}\\|]|\]\(|\*\*|\$\(|^\s*#")
+_MARKUP = re.compile(r"[`{}\\]|<\s*[/!a-zA-Z]|\]\(|\*\*|\$\(|^\s*#")
 _COMMAND = re.compile(
     r"\b(?:curl|wget|sudo|chmod|bash|powershell|eval|exec|redis-cli|flushall|flushdb|drop\s+table|delete\s+from|rm\s+-\w+)\b"
-    r"|&&|;\s*\w+\s+-",
+    r"|&&",
     re.IGNORECASE,
 )
 # Whoever gives orders to the reader's own model, or speaks of its prompt, does not speak of an experiment.
@@ -52,6 +52,10 @@ def _one_sentence(text: str) -> str:
     return text
 
 
+def _none_as_such(text: str) -> str:
+    return "none" if text.rstrip(".").casefold() == "none" else text
+
+
 Line = Annotated[str, Field(max_length=240), AfterValidator(_plain)]
 Lines = Annotated[list[Line], Field(max_length=12)]
 
@@ -79,7 +83,9 @@ class AlertAnalysis(_Answer):
     insight: Annotated[str, Field(max_length=400), AfterValidator(_plain), AfterValidator(_one_sentence)] = Field(
         description="One sentence: what the numbers say."
     )
-    action: Line = Field(description="One short recommendation that the data support, or the word none.")
+    action: Annotated[Line, AfterValidator(_none_as_such)] = Field(
+        description="One short recommendation that the data support, or the word none."
+    )
 
 
 class SummaryAnalysis(_Answer):

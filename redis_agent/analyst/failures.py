@@ -96,7 +96,8 @@ def of_error(error: BaseException, now: datetime) -> Failure:
         return Failure("not_json", Remedy.GIVE_UP, said="the reply is not JSON")
     origin = type(error).__module__.partition(".")[0]
     if type(error).__module__.startswith("google.auth") and type(error).__name__ != "TransportError":
-        return Failure("forbidden", Remedy.OFF, said=_shortened(str(error)))
+        # Credentials that are not there yet: Google's metadata server may come up after us.
+        return Failure("forbidden", Remedy.GIVE_UP, said=_shortened(f"{type(error).__name__}: {error}"))
     if isinstance(error, OSError) or origin in ("aiohttp", "httpx", "httpx2", "httpcore", "google"):
         return Failure("unreachable", Remedy.AGAIN, said=_shortened(f"{type(error).__name__}: {error}"))
     return Failure("server_error", Remedy.GIVE_UP, said=_shortened(f"{type(error).__name__}: {error}"))

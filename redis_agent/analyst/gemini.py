@@ -183,6 +183,7 @@ class Gemini:
         fingerprint = self._fingerprint(question)
         lock = self._asking.setdefault(fingerprint, asyncio.Lock())
         async with lock:  # who asks the same meanwhile waits for this answer
+            question.late = "budget"
             known = await self._known(fingerprint, question) if self._cache_seconds else None
             if known is not None:
                 return known
@@ -240,6 +241,8 @@ class Gemini:
         """Ask the models of the list that are there, until one has answered or failed."""
         await self._load(question)
         while True:
+            if self._reason is not None:  # by another question, meanwhile
+                return NoAnswer(self._reason)
             model = self._standing.current()
             if model is None:
                 raise _FailedError(Failure("no_model", Remedy.GIVE_UP, said="none of the models is there"))
@@ -282,10 +285,9 @@ class Gemini:
         question.late = "timeout"
         try:
             await self._sdk.load()
-        except Exception as error:  # noqa: BLE001 - no SDK, or no credentials for Vertex AI: so it will stay
-            failure = Failure("forbidden", Remedy.OFF, said=f"{type(error).__name__}: {error}")
-            self._switch_off(failure)
-            raise _FailedError(failure) from None
+        except Exception as error:  # noqa: BLE001 - as a rule there are no credentials for Vertex AI
+            said = f"{type(error).__name__}: {error}"
+            raise _FailedError(Failure("forbidden", Remedy.GIVE_UP, said=said)) from None
 
     def _switch_off(self, failure: Failure) -> None:
         if self._reason is None:

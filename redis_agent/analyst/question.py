@@ -63,7 +63,7 @@ class Question:
     fault_of: Callable[[Any], str] | None = None
     calls: int = 0
     calling_since: float | None = None
-    late: Reason = "budget"
+    late: Reason = "timeout"
     has_waited: bool = False
 
     @property

@@ -58,6 +58,7 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any]) -> None:
         {"insight": "It is 4.2 % of 1,250 emails; no more."},
         {"action": "Stop sending e-mails to list A/B until bounces are understood!"},
         {"key_metric": "latency.p99"},
+        {"insight": "The rate of 4.2 % does not reach >= 8 %; replies - 52 | bounces < 5."},
         {"insight": "Die Antwortquote ist zu niedrig."},
     ],
 )
@@ -89,3 +90,8 @@ def test_schema_as_gemini_is_told_it_has_names_types_choices_and_purposes_only()
     assert told["required"] == ["status", "key_metric", "insight", "action"]
     assert all(set(part) <= {"type", "enum", "description", "items"} for part in told["properties"].values())
     assert json_schema(SummaryAnalysis)["properties"]["wins"]["items"] == {"type": "string"}
+
+
+@pytest.mark.parametrize("action", ["none", "None", "None.", "NONE"])
+def test_no_action_is_one_word(action: str) -> None:
+    assert AlertAnalysis.model_validate({**GOOD, "action": action}).action == "none"
