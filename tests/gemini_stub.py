@@ -30,6 +30,7 @@ class Asked:
 
     model: str
     version: str
+    path: str
     body: dict[str, Any]
     headers: dict[str, str]
     at: float
@@ -62,8 +63,8 @@ class GeminiStub:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
         model = request.match_info["model"].rpartition("/")[2]
-        at = asyncio.get_running_loop().time()
-        self.asked.append(Asked(model, request.match_info["version"], body, dict(request.headers), at))
+        at, version = asyncio.get_running_loop().time(), request.match_info["version"]
+        self.asked.append(Asked(model, version, request.path, body, dict(request.headers), at))
         reply = self.queue.popleft() if self.queue else self.standing or answer(GOOD)
         return await reply(request)
 
@@ -75,6 +76,10 @@ async def running() -> AsyncIterator[GeminiStub]:
     app = web.Application(client_max_size=10_000_000)
     for prefix in ("models", "publishers/google/models"):
         app.router.add_post(rf"/{{version:v1|v1beta|v1beta1}}/{prefix}/{{model}}:generateContent", stub.serve)
+    # With a project, Vertex AI has another path, and a service account asks for a token first.
+    of_project = "/{version:v1beta1}/projects/{project}/locations/{location}/publishers/google/models"
+    app.router.add_post(of_project + "/{model}:generateContent", stub.serve)
+    app.router.add_post("/token", _token)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -85,6 +90,10 @@ async def running() -> AsyncIterator[GeminiStub]:
         yield stub
     finally:
         await runner.cleanup()
+
+
+async def _token(_: web.Request) -> web.StreamResponse:
+    return web.json_response({"access_token": "ya29.token-of-the-stub", "expires_in": 3600, "token_type": "Bearer"})
 
 
 # Replies -------------------------------------------------------------------------------------------------------

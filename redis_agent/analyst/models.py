@@ -68,8 +68,8 @@ def tuning(model: str) -> Tuning:
 
     Google's prompting guide for Gemini 3 recommends the default temperature: lower ones can make these models loop and
     answer worse. Their thinking is set to the least, since an alert waits for seconds: `minimal`, and `low` for the Pro
-    models, which know no `minimal`. Gemini 2.5 takes both a temperature and a budget of 0 thinking tokens, but for its Pro, which
-    cannot stop thinking. Of other models nothing is known, so nothing is sent.
+    models, which know no `minimal`. Gemini 2.5 takes both a temperature and a budget of 0 thinking tokens, but for its
+    Pro, which cannot stop thinking. Of other models nothing is known, so nothing is sent.
     """
     found = _GENERATION.match(model.removeprefix("models/").rpartition("/")[2].lower())
     if found is None:

@@ -4,10 +4,13 @@ import asyncio
 import gc
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from redis.asyncio import Redis
 
 from redis_agent.analyst.answers import AlertAnalysis
@@ -315,6 +318,33 @@ async def test_vertex_ai_is_asked_with_a_key_in_express_mode(
     monkeypatch.setenv("GOOGLE_VERTEX_BASE_URL", stub.url)
     assert came(await ask(making(access=Access(api_key=KEY, vertexai=True)))) == "answer"
     assert stub.asked[0].version == "v1beta1"
+
+
+async def test_vertex_ai_is_asked_with_a_project_and_the_credentials_of_the_environment(
+    stub: GeminiStub, raw: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    account = {"type": "service_account", "project_id": "p", "private_key_id": "1", "private_key": pem}
+    account |= {"client_email": "a@p.test", "client_id": "1", "token_uri": f"{stub.url}/token"}
+    (tmp_path / "account.json").write_text(json.dumps(account))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
+    monkeypatch.setenv("GOOGLE_VERTEX_BASE_URL", stub.url)
+    settings = load_settings(
+        {
+            "GOOGLE_GENAI_USE_VERTEXAI": "True",
+            "GOOGLE_CLOUD_PROJECT": "my-project",
+            "GOOGLE_CLOUD_LOCATION": "europe-west1",
+            "GOOGLE_API_KEY": KEY,
+        }
+    )
+    gemini = gemini_for(settings, raw, Telemetry())
+    assert came(await ask(gemini, seconds=20)) == "answer"
+    (asked,) = stub.asked
+    assert asked.path.startswith("/v1beta1/projects/my-project/locations/europe-west1/publishers/google/models/")
+    assert asked.headers["Authorization"] == "Bearer ya29.token-of-the-stub"
+    assert KEY not in str(asked.headers), "a project stands above the key, as in the SDK"
+    await gemini.aclose()
 
 
 async def test_vertex_ai_without_credentials_is_asked_again_as_they_may_come(
