@@ -1,5 +1,6 @@
 """Every number and name of an answer must stand in the facts, in one of the usual forms."""
 
+import random
 from typing import Any
 
 import pytest
@@ -131,3 +132,16 @@ def test_hostile_facts_do_not_break_it() -> None:
 def test_long_texts_take_no_time() -> None:
     facts = Facts({"criterion": "1," * 50_000 + "x_" * 50_000, "n": list(range(5_000))})
     assert ungrounded(Sentence(text="1 2 3 " * 60), facts) == []
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_number_of_any_size_is_known_in_its_forms_and_others_are_not(seed: int) -> None:
+    rng = random.Random(seed)
+    value = round(rng.uniform(0.001, 1) * 10 ** rng.randint(0, 6), rng.randint(0, 4))
+    facts = Facts({"metrics": {"value": -value if rng.random() < 0.2 else value}})
+    forms = [repr(value), f"{value:,}", f"{100 * value:.8g} %" if value < 1 else f"{value:,.4f}"]
+    for form in forms:
+        assert ungrounded(Sentence(text=f"It is {form} now."), facts) == [], form
+    for factor in (1.07, 0.9, 3, 1.5):
+        other = f"{value * factor:.9f}"
+        assert ungrounded(Sentence(text=f"It is {other} now."), facts), (value, other)
