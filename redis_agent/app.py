@@ -20,6 +20,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_agent import log
+from redis_agent.analyst.gemini import Access, Gemini
+from redis_agent.analyst.models import chain
 from redis_agent.bridge import Bridge
 from redis_agent.bridge_terms import BridgeTenure, Terms
 from redis_agent.catalogue import Catalogue
@@ -39,6 +41,7 @@ from redis_agent.maturity import Maturity
 from redis_agent.roster import Roster
 from redis_agent.scheduler import Scheduler
 from redis_agent.store import keys
+from redis_agent.store.address import secrets_in
 from redis_agent.store.aggregates import Aggregates
 from redis_agent.store.anomalies import Anomalies
 from redis_agent.store.client import connect, follow_master
@@ -52,6 +55,7 @@ from redis_agent.store.mirror import Mirror
 from redis_agent.store.outbox import Delivery, Outbox
 from redis_agent.store.recovery import Recovery
 from redis_agent.store.rights import missing_rights
+from redis_agent.store.spending import Spending
 from redis_agent.store.stream import TOGETHER, EventStream
 from redis_agent.store.windows import Windows
 from redis_agent.telemetry import Liveness, Telemetry
@@ -520,4 +524,31 @@ def _endpoint(parts: Parts, runs: dict[str, "Worker | Bridge | Dispatcher | Sche
         host=parts.settings.http_host,
         port=parts.settings.http_port,
         required="http_port" in parts.settings.model_fields_set,
+    )
+
+
+def gemini_for(settings: Settings, client: Redis, telemetry: Telemetry) -> Gemini:
+    """Whoever asks Gemini, as the settings say; without a key it says so at every question.
+
+    Args:
+        settings: of the process.
+        client: where all replicas share what was spent.
+        telemetry: of the process.
+    """
+    base_url = settings.gemini_base_url.get_secret_value() if settings.gemini_base_url is not None else ""
+    password = settings.sentinel_password.get_secret_value() if settings.sentinel_password is not None else ""
+    is_vertexai = settings.use_vertexai or settings.use_enterprise
+    return Gemini(
+        access=Access(
+            api_key=settings.google_api_key.get_secret_value() if settings.google_api_key is not None else "",
+            base_url="" if is_vertexai else base_url,
+            vertexai=is_vertexai,
+            project=settings.google_cloud_project,
+            location=settings.google_cloud_location,
+        ),
+        models=chain(settings.model, settings.model_fallbacks.split(",")),
+        spending=Spending(client, per_minute=settings.llm_calls_per_minute, per_day=settings.llm_calls_per_day),
+        telemetry=telemetry,
+        secrets=(*secrets_in(settings.redis_url.get_secret_value()), password),
+        cache_seconds=settings.llm_cache_seconds,
     )

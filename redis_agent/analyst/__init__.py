@@ -1,0 +1,1 @@
+"""Words for numbers: Gemini where it can be asked, plain templates otherwise."""
