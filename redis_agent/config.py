@@ -355,6 +355,19 @@ class Settings(BaseSettings):
         description="The Gemini model. For the analyst, as above.",
     )
 
+    analysis_deadline_seconds: Annotated[float, Variable(unit="seconds; 0: no analysis is added")] = Field(
+        5.0,
+        ge=0,
+        le=60,
+        description="How long an alert may wait for its analysis before it is delivered with a plainer one; how long "
+        "a summary may wait for better words.",
+    )
+    daily_summary_at: Annotated[str, Variable(form="a time of the day, HH:MM in UTC")] = Field(
+        "",
+        pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$",
+        description="When a summary of the last day is sent, in UTC. Empty: none is.",
+    )
+
     # --- Process ----------------------------------------------------------------------
 
     http_host: Annotated[str, Variable(form="a host's name or address")] = Field(

@@ -239,6 +239,12 @@ class Telemetry:
             "redis_agent_llm_requests", "Requests to the language model.", ["outcome"], registry=r
         )
         self.llm_tokens = Counter("redis_agent_llm_tokens", "Tokens of the language model.", ["kind"], registry=r)
+        self.analyses = Counter(
+            "redis_agent_analyses",
+            "Analyses of alerts and wordings of summaries, by who made them: gemini or template.",
+            ["kind", "source"],
+            registry=r,
+        )
         self.redis_errors = Counter(
             "redis_agent_redis_errors", "Errors of Redis and the network.", ["kind"], registry=r
         )
