@@ -10,7 +10,8 @@ from redis_agent import log
 from redis_agent.analyst import template
 from redis_agent.analyst.answers import AlertAnalysis, SummaryAnalysis
 from redis_agent.analyst.asking import Asker
-from redis_agent.analyst.facts import Facts, Material, clean, gather
+from redis_agent.analyst.facts import Facts, clean
+from redis_agent.analyst.gathering import Material, gather
 from redis_agent.analyst.reader import Reader
 from redis_agent.clock import Clock
 from redis_agent.log import Throttle

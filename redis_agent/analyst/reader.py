@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from redis_agent import experiments
-from redis_agent.analyst.facts import Material, Spans, comparison_seconds, comparison_windows
+from redis_agent.analyst.facts import Spans
+from redis_agent.analyst.gathering import Material, comparison_seconds, comparison_windows
 from redis_agent.catalogue import Catalogue
 from redis_agent.clock import Clock
 from redis_agent.experiments import Experiment

@@ -223,9 +223,11 @@ def _others(facts: Facts) -> Iterator[str]:
     total = sum((facts.tally or {}).get("success", {}).values())
     if total:
         early = facts.count("success", "early")
-        more = f", {early} more {'looks' if early == 1 else 'look'} met" if early else ""
-        criteria = _counted(total, "success criterion", "success criteria")
-        yield f"{met} of {criteria} {'is' if met == 1 else 'are'} met{more}"
+        if total == 1:
+            yield f"its only success criterion {'is' if met else 'looks' if early else 'is not'} met"
+        else:
+            more = f", {early} more {'looks' if early == 1 else 'look'} met" if early else ""
+            yield f"{met} of {total} success criteria {'is' if met == 1 else 'are'} met{more}"
     failed = facts.count("failure", "met")
     if failed > 1 or (failed and facts.alert is not None and facts.alert.get("type") != AlertType.FAILURE):
         yield f"{failed} failure {'criterion is' if failed == 1 else 'criteria are'} met"

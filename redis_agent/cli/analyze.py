@@ -50,7 +50,7 @@ async def read_analysis(session: "Session", experiment_id: str) -> dict[str, Any
     import asyncio
     from datetime import UTC, datetime
 
-    from redis_agent.analyst.facts import gather
+    from redis_agent.analyst.gathering import gather
 
     async with session.analyst() as (reader, analyst):
         material = await reader.material(experiment_id)
