@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
@@ -15,6 +16,7 @@ from redis_agent import app
 from redis_agent.alerts import AlertType
 from redis_agent.analyst.answers import AlertAnalysis, SummaryAnalysis
 from redis_agent.analyst.asking import Answer, NoAnswer
+from redis_agent.clock import Clock
 from redis_agent.config import Settings
 from redis_agent.store.outbox import Outbox, Raise
 
@@ -81,12 +83,27 @@ def settings_of(url: str, **given: Any) -> Settings:
     return Settings(redis_url=SecretStr(url), **{**quick, **given})
 
 
+class Shifted(Clock):
+    """The machine's clock, and some time that the test adds."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.seconds)
+
+    def now_ms(self) -> int:
+        return super().now_ms() + int(1000 * self.seconds)
+
+
 @asynccontextmanager
-async def role(name: str, url: str, asker: Any, **given: Any) -> AsyncIterator[app.Parts]:
+async def role(
+    name: str, url: str, asker: Any, *, clock: Clock | None = None, **given: Any
+) -> AsyncIterator[app.Parts]:
     """One role in this process, with an asker of the test's."""
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
-        parts = replace(await app._parts(settings_of(url, **given), stack), asker=asker)
+        parts = replace(await app._parts(settings_of(url, **given), stack), asker=asker, clock=clock or Clock())
         running = asyncio.create_task((await app._role(name, parts, stack)).run(stop))
         try:
             yield parts
