@@ -46,7 +46,7 @@ class Digest:
     Attributes:
         headline: all in one sentence.
         wins: criteria of success that are met.
-        concerns: criteria of failure that are met.
+        concerns: criteria of failure that are met, and goals whose deadline has passed.
         changes: what was told since the last summary.
         under_way: experiments that have met nothing yet.
         quiet: experiments without events.
@@ -107,6 +107,7 @@ def digest(
     quiet = [s for s in known if quiet_after_ms < now_ms - s.last_event_ms < _OLD_NEWS * quiet_after_ms]
     lively = [s for s in known if now_ms - s.last_event_ms <= quiet_after_ms]
     concerns = [line for s in known for line in _met(s, "failure")]
+    missed = [line for s in known for line in _missed(s)]
     wins = [line for s in known for line in _met(s, "success")]
     moved = [s for s in known if s.last_event_ms >= since_ms]
     headline = (
@@ -115,11 +116,11 @@ def digest(
         f"{_count(len(concerns), 'failure criterion', 'failure criteria')} met, "
         f"{_count(len(quiet), 'experiment')} quiet."
     )
-    settled = {s.experiment_id for s in known if any(v.state == "met" for v in s.verdicts)}
+    settled = {s.experiment_id for s in known if any(v.state == "met" or v.missed for v in s.verdicts)}
     return Digest(
         headline=headline,
         wins=_lines(wins),
-        concerns=_lines(concerns),
+        concerns=_lines([*concerns, *missed]),
         changes=_lines(_changes(told)),
         under_way=_lines(_progress(s) for s in lively if s.experiment_id not in settled),
         quiet=_lines(f"{s.experiment_id}: no event for {_duration(now_ms - s.last_event_ms)}" for s in quiet),
@@ -129,17 +130,21 @@ def digest(
 
 def _met(subject: Subject, kind: str) -> list[str]:
     return [
-        f"{subject.experiment_id}: {v.reason.rstrip('.')}"
+        f"{subject.experiment_id}: {v.finding}"
         for v in without_repeats(subject.verdicts)
         if v.kind == kind and v.state == "met"
     ]
+
+
+def _missed(subject: Subject) -> list[str]:
+    return [f"{subject.experiment_id}: {v.finding}; its deadline has passed" for v in subject.verdicts if v.missed]
 
 
 def _progress(subject: Subject) -> str:
     """How far an experiment is that has met nothing yet: its own words for its first open criterion."""
     events = events_total(subject.fields)
     waiting = next((v for v in subject.verdicts if v.kind == "success"), None)
-    said = f"; {waiting.reason.rstrip('.')}" if waiting is not None else "; no criteria are defined"
+    said = f"; {waiting.finding}" if waiting is not None else "; no criteria are defined"
     return f"{subject.experiment_id}: {_count(events, 'event')} so far{said}"
 
 
@@ -154,8 +159,9 @@ def _changes(told: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     """What was told in the interval: what is worst first, then in the order in which it was told; each thing once."""
     of: dict[str, list[Mapping[str, Any]]] = {kind.value: [] for kind in _ORDER}
     for alert in reversed(told):
-        if alert.get("type") in of and not alert.get("repeated"):
-            of[alert["type"]].append(alert)
+        kind = alert.get("type")
+        if isinstance(kind, str) and kind in of and not alert.get("repeated"):
+            of[kind].append(alert)
     for kind, alerts in of.items():
         if kind == AlertType.ERROR:
             counts = Counter(_whose(alert) for alert in alerts)

@@ -5,7 +5,6 @@ state of things makes the same facts, in the same order.
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -63,8 +62,6 @@ _ALERT_FLAGS: Final = ("repeated", "flapping")
 _FINAL_STATES: Final = ("met", "not_met", "unknown", "unsupported")
 # Where a few long texts take too much of the room, they are cut to these shares of their length.
 _SHARES: Final = (1.0, 0.5, 0.25, 0.125)
-
-_DEADLINE_PASSED: Final = re.compile(r"the deadline [-0-9: ]+ UTC has passed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +213,7 @@ def _standing(verdict: Verdict) -> Standing:
     evaluation = verdict.evaluation
     if evaluation is not None and evaluation.state == "met" and evaluation.evidence == "early":
         return "early"
-    if verdict.state == "not_met" and verdict.kind == "success" and _DEADLINE_PASSED.search(verdict.reason):
-        return "missed"
-    return verdict.state
+    return "missed" if verdict.missed else verdict.state
 
 
 _RANKS: Final[dict[tuple[str, Standing], int]] = {

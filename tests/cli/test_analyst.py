@@ -75,7 +75,7 @@ async def test_summary_is_one_page_for_people_and_one_object_for_programs(
         "1 failure criterion met, 0 experiments quiet."
     )
     assert lines[1:5] == ["Wins", "- exp: replies is 6, at least 5", "Concerns", lines[4]]
-    assert lines[4].startswith("- exp: bounce_rate is 0.225 (90 of 400), above 0.1")
+    assert lines[4].startswith("- exp: bounce_rate is 22.5 % (90 of 400), above 10 %")
     assert lines[5] == "Changed"
     assert lines[6].startswith("- exp: the failure criterion (bounce_rate > 0.1) was met at ")
     assert (document["period"], document["experiment_count"]) == ("day" if flags else "interval", 1)
