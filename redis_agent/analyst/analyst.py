@@ -25,6 +25,8 @@ _ACTION: Final = 300
 # Of the time until the deadline, what reading may take, with somebody to be asked afterwards and without: where Redis
 # is slow the alert speaks for itself.
 _READING_SHARE: Final = {True: 0.5, False: 0.9}
+# With less time than this left nobody is asked.
+_LEAST_SECONDS: Final = 0.3
 # Questions that are asked at the same time.
 _AT_ONCE: Final = 16
 
@@ -101,6 +103,8 @@ class Analyst:
             return None
         try:
             async with asyncio.timeout_at(deadline), self._turns:
+                if asyncio.get_running_loop().time() > deadline - _LEAST_SECONDS:
+                    return None
                 answer = await self._asker.ask(prompt, facts, schema, deadline=deadline)
         except TimeoutError:
             return None
