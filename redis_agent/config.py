@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -398,6 +399,19 @@ class Settings(BaseSettings):
         description="How long an answer of Gemini is used again when the facts are equal.",
     )
 
+    analysis_deadline_seconds: Annotated[float, Variable(unit="seconds; 0: no analysis is added")] = Field(
+        5.0,
+        ge=0,
+        le=60,
+        description="How long an alert may wait for its analysis before it is delivered with a plainer one; how long "
+        "a summary may wait for better words.",
+    )
+    daily_summary_at: Annotated[str, Variable(form="a time of the day, HH:MM in UTC")] = Field(
+        "",
+        pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$",
+        description="When a summary of the last day is sent, in UTC. Empty: none is.",
+    )
+
     # --- Process ----------------------------------------------------------------------
 
     http_host: Annotated[str, Variable(form="a host's name or address")] = Field(
@@ -510,6 +524,11 @@ class Settings(BaseSettings):
         return Address(url, Sentinels(addresses, self.sentinel_master, self.sentinel_username, password))
 
     @property
+    def asks_gemini(self) -> bool:
+        """Whether somebody may word analyses and summaries; else templates do."""
+        return self.google_api_key is not None
+
+    @property
     def address_shown(self) -> str:
         """Where the server is, for people; without secrets."""
         sentinels = self.address.sentinels
@@ -588,6 +607,15 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[UnknownV
         for name in sorted(names)
         if name.startswith(PREFIX) and name not in known and not _FOREIGN.fullmatch(name)
     ]
+
+
+def analyst_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of the section Analyst that are set, for those who take no others from outside: the demo."""
+    variables = os.environ if environ is None else environ
+    from_there_on = dropwhile(lambda name: name != "google_api_key", Settings.model_fields)
+    fields = takewhile(lambda name: name != "http_host", from_there_on)
+    names = {form for name in map(variable_name, fields) for form in (name, name + FILE_SUFFIX)}
+    return {name: variables[name] for name in sorted(names) if variables.get(name)}
 
 
 def variable_names() -> Iterator[str]:

@@ -253,6 +253,12 @@ class Telemetry:
         self.llm_tokens = Counter(
             "redis_agent_llm_tokens", "Tokens of the language model: input, output, thinking.", ["kind"], registry=r
         )
+        self.analyses = Counter(
+            "redis_agent_analyses",
+            "Analyses of alerts and wordings of summaries, by who made them: gemini or template.",
+            ["kind", "source"],
+            registry=r,
+        )
         self.redis_errors = Counter(
             "redis_agent_redis_errors", "Errors of Redis and the network.", ["kind"], registry=r
         )

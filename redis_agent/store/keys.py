@@ -13,6 +13,7 @@ DISPATCHER_GROUP = "dispatcher"  # consumer group of OUTBOX
 OUTBOX_FLOOR = "redis_agent:alerts:floor"  # STRING: every alert up to this OUTBOX id was delivered or given up
 UNDELIVERED = "redis_agent:alerts:undelivered"  # SET of OUTBOX ids given up after their TTL, or superseded
 NEWEST_SUMMARY = "redis_agent:alerts:newest_summary"  # STRING: OUTBOX id of the newest periodic summary
+ANALYSES = "redis_agent:alerts:analyses"  # HASH OUTBOX id -> JSON of the analysis that is delivered with the alert
 
 EXPERIMENTS = "redis_agent:experiments"  # ZSET experiment -> ms of its last event
 FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been applied
@@ -30,7 +31,7 @@ UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to t
 # leader_before, silent_ms; while bridges in step are waited for: called, asked (ms)
 BRIDGE = "redis_agent:bridge"
 BRIDGE_READY = "redis_agent:bridge:ready"  # ZSET owner of a bridge in step -> ms of its last sign of life
-# HASH: swept_ms, summary_slot, summary_ms, stream_dropped_unread, buried, anomalies
+# HASH: swept_ms, summary_slot, _ms and _floor, the same of summary_day, stream_dropped_unread, buried, anomalies
 SCHEDULER = "redis_agent:scheduler"
 FINALS = "redis_agent:finals"  # HASH completed experiment -> when it was judged finally
 COMPLETIONS = "redis_agent:completions"  # HASH experiment -> id of the alert that told its completion
@@ -136,6 +137,7 @@ SHARED_TYPES = {
     OUTBOX_FLOOR: "string",
     UNDELIVERED: "set",
     NEWEST_SUMMARY: "string",
+    ANALYSES: "hash",
     EXPERIMENTS: "zset",
     FINALS: "hash",
     COMPLETIONS: "hash",
