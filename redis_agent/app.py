@@ -23,7 +23,9 @@ from redis_agent import log
 from redis_agent.alerts import INTERVAL
 from redis_agent.analyst.ahead import Analyses
 from redis_agent.analyst.analyst import Analyst
-from redis_agent.analyst.asking import Asker, Nobody
+from redis_agent.analyst.asking import Asker
+from redis_agent.analyst.gemini import Access, Gemini
+from redis_agent.analyst.models import chain
 from redis_agent.analyst.reader import Evidence, Reader
 from redis_agent.bridge import Bridge
 from redis_agent.bridge_terms import BridgeTenure, Terms
@@ -44,6 +46,7 @@ from redis_agent.maturity import Maturity
 from redis_agent.roster import Roster
 from redis_agent.scheduler import Scheduler
 from redis_agent.store import keys
+from redis_agent.store.address import secrets_in
 from redis_agent.store.aggregates import Aggregates
 from redis_agent.store.analyses import KeptAnalyses
 from redis_agent.store.anomalies import Anomalies
@@ -59,6 +62,7 @@ from redis_agent.store.mirror import Mirror
 from redis_agent.store.outbox import Delivery, Outbox
 from redis_agent.store.recovery import Recovery
 from redis_agent.store.rights import missing_rights
+from redis_agent.store.spending import Spending
 from redis_agent.store.stream import TOGETHER, EventStream
 from redis_agent.store.windows import Windows
 from redis_agent.summaries import Digests, Rhythm, Summaries, daily_at
@@ -155,7 +159,7 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     client = connect(settings.address, name=f"redis-agent:{name}")
     stack.push_async_callback(client.aclose)
     telemetry = Telemetry()
-    asker = asker_of(settings, client, telemetry)
+    asker = gemini_for(settings, client, telemetry)
     stack.push_async_callback(asker.aclose)
     return Parts(
         settings=settings,
@@ -176,9 +180,31 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     )
 
 
-def asker_of(settings: Settings, client: Redis, telemetry: Telemetry) -> Asker:  # noqa: ARG001
-    """Who words analyses and summaries; nobody where there is no key."""
-    return Nobody()
+def gemini_for(settings: Settings, client: Redis, telemetry: Telemetry) -> Gemini:
+    """Whoever asks Gemini, as the settings say; without a key it says so at every question.
+
+    Args:
+        settings: of the process.
+        client: where all replicas share what was spent.
+        telemetry: of the process.
+    """
+    base_url = settings.gemini_base_url.get_secret_value() if settings.gemini_base_url is not None else ""
+    password = settings.sentinel_password.get_secret_value() if settings.sentinel_password is not None else ""
+    is_vertexai = settings.use_vertexai or settings.use_enterprise
+    return Gemini(
+        access=Access(
+            api_key=settings.google_api_key.get_secret_value() if settings.google_api_key is not None else "",
+            base_url="" if is_vertexai else base_url,
+            vertexai=is_vertexai,
+            project=settings.google_cloud_project,
+            location=settings.google_cloud_location,
+        ),
+        models=chain(settings.model, settings.model_fallbacks.split(",")),
+        spending=Spending(client, per_minute=settings.llm_calls_per_minute, per_day=settings.llm_calls_per_day),
+        telemetry=telemetry,
+        secrets=(*secrets_in(settings.redis_url.get_secret_value()), password),
+        cache_seconds=settings.llm_cache_seconds,
+    )
 
 
 def reader_of(settings: Settings, client: Redis, *, catalogue: Catalogue, clock: Clock) -> Reader:

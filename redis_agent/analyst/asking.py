@@ -1,35 +1,11 @@
 """Who can be asked for an analysis: Gemini, or nobody."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model answered, validated.
-
-    Attributes:
-        value: of the schema that was asked for.
-        model: which model.
-        tokens_in, tokens_out: what it cost.
-        cached: whether the same was asked before.
-    """
-
-    value: BaseModel
-    model: str
-    tokens_in: int
-    tokens_out: int
-    cached: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
-    """Why there is none, in a word fit for a label."""
-
-    reason: str
+from redis_agent.analyst.question import Answer, NoAnswer
 
 
 class Asker(Protocol):

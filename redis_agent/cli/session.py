@@ -57,7 +57,7 @@ class Session:
             telemetry=telemetry,
             ttl_seconds=self.settings.definitions_ttl_seconds,
         )
-        asker = app.asker_of(self.settings, self.client, telemetry)
+        asker = app.gemini_for(self.settings, self.client, telemetry)
         reader = app.reader_of(self.settings, self.client, catalogue=catalogue, clock=clock)
         try:
             yield reader, Analyst(reader=reader, asker=asker, telemetry=telemetry, clock=clock)

@@ -36,6 +36,10 @@ SCHEDULER = "redis_agent:scheduler"
 FINALS = "redis_agent:finals"  # HASH completed experiment -> when it was judged finally
 COMPLETIONS = "redis_agent:completions"  # HASH experiment -> id of the alert that told its completion
 BARRIER = "redis_agent:barrier"  # STRING, always "1": the last write before a wait for disk or replicas
+# HASH: day, calls and tokens_in, tokens_out of that day (UTC); failures in a row, opened how often in a row, open_until
+# and trial_until (ms)
+LLM = "redis_agent:llm"
+LLM_CALLS = "redis_agent:llm:calls"  # LIST: ms of the newest calls, as many as a minute may have
 OWNERS = "redis_agent:owners"  # ZSET name|start of the process -> ms of its last sign of life
 REPLICAS = "redis_agent:replicas"  # ZSET replica|roles -> ms of its last sign of life
 
@@ -120,6 +124,11 @@ def anomalies(experiment_id: str) -> str:
     return "redis_agent:anomalies:" + experiment_id
 
 
+def llm_answer(fingerprint: str) -> str:
+    """STRING with a TTL: the language model's answer to these facts, as JSON."""
+    return "redis_agent:llm:answer:" + fingerprint
+
+
 # What the shared keys hold when nobody else has written to them, as TYPE says it.
 SHARED_TYPES = {
     STREAM: "stream",
@@ -139,6 +148,8 @@ SHARED_TYPES = {
     BRIDGE: "hash",
     BRIDGE_READY: "zset",
     SCHEDULER: "hash",
+    LLM: "hash",
+    LLM_CALLS: "list",
     OWNERS: "zset",
     REPLICAS: "zset",
     LEASE_BRIDGE: "string",
