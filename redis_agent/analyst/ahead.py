@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from redis.exceptions import ResponseError
+
 from redis_agent import log
 from redis_agent.alerts import AlertType, Told, told
 from redis_agent.analyst.analyst import Analyst, plain_of_alert
@@ -122,7 +124,11 @@ class Analyses:
         if self._seen_to == _NOTHING or now < self._look_due or len(self._known) >= _KNOWN:
             return
         self._look_due = now + _LOOK_SECONDS
-        await self._begin(await self._source.ahead(self._seen_to, _PAGE))
+        try:
+            behind = await self._source.ahead(self._seen_to, _PAGE)
+        except ResponseError:
+            return  # whoever may not look ahead delivers all the same
+        await self._begin(behind)
 
     async def ready(self, entry: OutboxEntry, *, wait_seconds: float) -> str | None:
         """What is to be published for an alert; None when its analysis needs more time than that.
