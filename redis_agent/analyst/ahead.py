@@ -48,13 +48,15 @@ class _Known:
     Attributes:
         alert: its JSON object.
         experiment_id: whose it is.
-        until: the deadline, on the event loop's clock.
+        seen: when it was seen first, on the event loop's clock.
+        until: its deadline, on the same clock.
         making: ends with the analysis's JSON text; None where it was kept before.
         analysis: the JSON text, once it is there.
     """
 
     alert: dict[str, Any]
     experiment_id: str
+    seen: float
     until: float
     making: asyncio.Task[str] | None = None
     analysis: str | None = None
@@ -158,7 +160,8 @@ class Analyses:
             known.making.cancel()
 
     async def _begin(self, entries: Sequence[OutboxEntry]) -> None:
-        until = asyncio.get_running_loop().time() + self._deadline_seconds
+        now = asyncio.get_running_loop().time()
+        until = now + self._deadline_seconds
         new = [
             (entry, about)
             for entry in entries
@@ -166,7 +169,7 @@ class Analyses:
         ]
         kept = await self._kept.of([entry.id for entry, _ in new])
         for entry, about in new:
-            known = _Known(json.loads(entry.data), about.experiment_id, until)
+            known = _Known(json.loads(entry.data), about.experiment_id, now, until)
             if _is_object(kept.get(entry.id, "")):
                 known.analysis = kept[entry.id]
             else:
@@ -178,7 +181,7 @@ class Analyses:
     async def _make(self, entry_id: str, known: _Known) -> str:
         """The analysis of an alert, kept."""
         until = known.until - _RESERVE * self._deadline_seconds
-        analysis = await self._analyst.analyse(known.experiment_id, known.alert, deadline=until)
+        analysis = await self._analyst.analyse(known.experiment_id, known.alert, since=known.seen, deadline=until)
         own = json.dumps(analysis, ensure_ascii=False, separators=(",", ":"))
         kept = await self._kept.keep(entry_id, own)
         return kept if _is_object(kept) else own

@@ -51,23 +51,25 @@ class Analyst:
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def analyse(
-        self, experiment_id: str, alert: Mapping[str, Any] | None = None, *, deadline: float
+        self, experiment_id: str, alert: Mapping[str, Any], *, since: float, deadline: float
     ) -> dict[str, Any]:
         """The object `analysis` of an alert: source, status, key_metric, insight, action.
 
         Args:
             experiment_id: which experiment.
-            alert: the alert's JSON object; None for the experiment as it stands.
-            deadline: on the event loop's clock.
+            alert: the alert's JSON object.
+            since: when it was seen, on the event loop's clock: the facts are not older.
+            deadline: on the same clock.
         """
-        return await self.word(await self.facts(experiment_id, alert, deadline=deadline), deadline=deadline)
+        facts = await self._facts(experiment_id, alert, since=since, deadline=deadline)
+        return await self.word(facts, deadline=deadline)
 
-    async def facts(self, experiment_id: str, alert: Mapping[str, Any] | None = None, *, deadline: float) -> Facts:
+    async def _facts(self, experiment_id: str, alert: Mapping[str, Any], *, since: float, deadline: float) -> Facts:
         """The facts; where they cannot be read in time, those that the alert itself says."""
         now = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout_at(now + _READING_SHARE[self._asker.available] * (deadline - now)):
-                material = await self._reader.material(experiment_id)
+                material = await self._reader.material(experiment_id, since=since)
             return gather(material, now=self._clock.now(), alert=alert)
         except (RedisError, OSError, TimeoutError) as error:
             self._say("facts_unreadable", error)
