@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 LOCK_VENV := .cache/lock
 UV_VERSION := 0.13.9
 
-.PHONY: help setup run test lint fmt type bench bench-judging fault lock
+.PHONY: help setup run test lint fmt type bench bench-judging bench-anomaly fault lock
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -73,6 +73,15 @@ bench-judging: $(READY) ## how often evidence is wrong and how soon it is right,
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
 	    $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@$(BIN)/python -m bench.judging --plot docs/evidence.png $(ARGS)
+
+bench-anomaly: $(READY) ## what detectors of anomalies find and how often they are wrong, with the plots of docs/anomalies-*.md
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+	    $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@if [ -d ../shared/nab ]; then $(BIN)/python -m bench.anomaly_nab --plots docs; \
+	    else echo "the Numenta files are not in ../shared/nab: their part is left out"; fi
+	@$(BIN)/python -m bench.anomaly_planted
+	@$(BIN)/python -m bench.anomaly_suite --plot docs
+	@$(BIN)/python -m bench.examining
 
 # Everything that docs/reliability.md promises: its tests in `make test`, and their long forms.
 fault: $(READY) ## kill, stop and cut off real processes; MINUTES=30 for long, SEED=123 to do one again

@@ -17,8 +17,8 @@ from statistics import median
 from types import ModuleType
 from typing import Any
 
+from bench.anomaly_clean import CLEAN, WEEK, series, timed
 from bench.anomaly_planted import IN_TIME, PLANTED, onset, planted
-from bench.anomaly_values import CLEAN, WEEK, series, timed
 from redis_agent.anomaly import ALERT_THRESHOLD, Detector
 from redis_agent.anomaly import detector as detector_module
 from redis_agent.anomaly import novelty as novelty_module
@@ -282,7 +282,7 @@ def draw(corpus: Sequence[Any], scores: Scores, directory: Path) -> None:
             alerts = [row for row in rows if scored[row] >= ALERT_THRESHOLD and row >= one.start]
             for hit, colour in ((True, "#2a7d3f"), (False, "#b3261e")):
                 at = [row for row in alerts if (one.window[row] >= 0) is hit]
-                upper.plot(at, [1.0] * len(at), "v", color=colour, transform=upper.get_xaxis_transform(), clip_on=False)
+                upper.plot(at, [0.92] * len(at), "v", color=colour, transform=upper.get_xaxis_transform())
             lower.plot(rows, scored, linewidth=0.6, color="#444444")
             lower.axhline(ALERT_THRESHOLD, color="#b3261e", linewidth=0.5, linestyle=":")
             lower.set_ylim(-0.05, 1.05)

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Mapping
 
-from bench.anomaly_values import DAY, WEEK, Values, autoregressive, daily, log_normal, poisson, white, working_hours
+from bench.anomaly_clean import DAY, WEEK, Values, autoregressive, daily, log_normal, poisson, white, working_hours
 
 LENGTH = 3 * WEEK
 ONSET = 2 * WEEK + DAY + 60

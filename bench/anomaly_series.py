@@ -6,7 +6,8 @@ Everything comes from `random.Random` with the series' name and number as its se
 import math
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count
 
 MONDAY_MS = 1_767_571_200_000  # 5 January 2026
 HOUR_MS = 3_600_000
@@ -110,6 +111,32 @@ def replies(number: float) -> Draw:
     return draw
 
 
+def contagious(mean: float, branching: float, memory: float) -> Draw:
+    """Every event brings others, within a while (Hawkes 1971)."""
+    brought, fade = [0.0], math.exp(-1.0 / memory)
+
+    def draw(rng: random.Random, _at: int, days: float) -> int:
+        if days == 0.0:
+            brought[0] = 0.0
+        number = poisson(rng, mean * (1.0 - branching) + brought[0])
+        brought[0] = brought[0] * fade + branching * (1.0 - fade) * number
+        return number
+
+    return draw
+
+
+def loose_office(mean: float) -> Draw:
+    """Eight hours a weekday, from some time between eight and ten, at some level between 0.6 and 1.5."""
+
+    def draw(rng: random.Random, at_ms: int, _days: float) -> int:
+        of_day = random.Random(at_ms // DAY_MS)
+        opens, level = 8.0 + 2.0 * of_day.random(), of_day.uniform(0.6, 1.5)
+        day, hour = (at_ms // DAY_MS + 3) % 7, at_ms % DAY_MS / HOUR_MS
+        return poisson(rng, mean * level) if day < 5 and opens <= hour < opens + 8.0 else 0
+
+    return draw
+
+
 def fading(mean: float, half_life: float) -> Draw:
     """Level for ten days, then less and less."""
     return trending(lambda days: mean * 0.5 ** (max(days - 10.0, 0.0) / half_life))
@@ -156,8 +183,6 @@ class Clean:
     draw: Draw
     weeks: int = 4
     seconds: int = WINDOW
-    series: int = 1
-    """So many times as many series as of other kinds: the slow ones have fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +195,23 @@ class CleanRate:
 
 
 @dataclass(frozen=True, slots=True)
+class CleanGauge:
+    """A gauge with which nothing is wrong."""
+
+    name: str
+    values: Callable[[random.Random], Iterator[float]]
+    weeks: int = 4
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """What happens to the mean of a series; `windows` is None for what stays."""
 
     name: str
     factor: float
     windows: int | None = None
-    watched: int = field(default=144)
-    """Found within so many windows counts."""
+    watched: int = 144
+    """In windows, from the beginning of the fault."""
 
 
 CLEAN = (
@@ -193,6 +227,10 @@ CLEAN = (
     Clean("uneven batches, mean 1", uneven_batches(0.34)),
     *(Clean(f"office hours, mean {mean:g}", shaped(mean, office)) for mean in (0.3, 1.0, 3.0, 10.0, 50.0)),
     Clean("office hours, negative binomial, mean 10", negative_binomial(10.0, 4.0, office)),
+    Clean("office hours of Chicago, mean 10", shaped(10.0, lambda at_ms: office(at_ms - 6 * HOUR_MS))),
+    Clean("office hours of Singapore, mean 10", shaped(10.0, lambda at_ms: office(at_ms + 8 * HOUR_MS))),
+    Clean("an office that opens when it likes, mean 6", loose_office(6.0)),
+    Clean("events that bring others, mean 1.5", contagious(1.5, 0.8, 5.0)),
     *(Clean(f"day and night, mean {mean:g}", shaped(mean, daily)) for mean in (0.3, 3.0, 30.0)),
     Clean("a batch of 100 every weekday", sends(100)),
     Clean("replies after a batch, 30 a day", replies(30.0)),
@@ -214,6 +252,68 @@ CLEAN_RATES = (
     CleanRate("97 % of 0 to 50", rate(0.97, 0, 50)),
     CleanRate("clustered, 5 % of 0 to 40", clustered_rate(1.0, 19.0, 40)),
     CleanRate("replies hours after their emails", late_replies(8.0, 100)),
+)
+
+
+def noise(mean: float, deviation: float) -> Callable[[random.Random], Iterator[float]]:
+    def values(rng: random.Random) -> Iterator[float]:
+        while True:
+            yield rng.gauss(mean, deviation)
+
+    return values
+
+
+def wandering(mean: float, deviation: float, memory: float) -> Callable[[random.Random], Iterator[float]]:
+    """Autoregressive of order 1."""
+
+    def values(rng: random.Random) -> Iterator[float]:
+        keep, off = math.exp(-1.0 / memory), 0.0
+        while True:
+            off = keep * off + math.sqrt(1.0 - keep * keep) * rng.gauss(0.0, deviation)
+            yield mean + off
+
+    return values
+
+
+def swinging(mean: float, swing: float, deviation: float) -> Callable[[random.Random], Iterator[float]]:
+    """Once around a day."""
+
+    def values(rng: random.Random) -> Iterator[float]:
+        for index in count():
+            yield mean + swing * math.sin(index / 144.0 * 2.0 * math.pi) + rng.gauss(0.0, deviation)
+
+    return values
+
+
+def log_normal(deviation: float, samples: int = 1) -> Callable[[random.Random], Iterator[float]]:
+    """Durations: means of so many."""
+
+    def values(rng: random.Random) -> Iterator[float]:
+        while True:
+            yield sum(rng.lognormvariate(0.0, deviation) for _ in range(samples)) / samples
+
+    return values
+
+
+def student(level: float, freedom: int = 3) -> Callable[[random.Random], Iterator[float]]:
+    """Heavy tails to both sides."""
+
+    def values(rng: random.Random) -> Iterator[float]:
+        while True:
+            yield level + rng.gauss(0.0, 1.0) / math.sqrt(rng.gammavariate(freedom / 2.0, 2.0 / freedom))
+
+    return values
+
+
+CLEAN_GAUGES = (
+    CleanGauge("gauge, noise", noise(100.0, 5.0)),
+    CleanGauge("gauge, wandering for 2 hours", wandering(100.0, 5.0, 12.0)),
+    CleanGauge("gauge, day and night", swinging(100.0, 30.0, 3.0)),
+    CleanGauge("gauge, log-normal, 0.5", log_normal(0.5)),
+    CleanGauge("gauge, log-normal, 1", log_normal(1.0)),
+    CleanGauge("gauge, means of 5 log-normal, 0.7", log_normal(0.7, 5)),
+    CleanGauge("gauge, Student t3 around 0", student(0.0)),
+    CleanGauge("gauge, Student t3 around 5", student(5.0)),
 )
 
 FAULTS = (

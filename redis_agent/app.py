@@ -23,7 +23,7 @@ from redis_agent import log
 from redis_agent.alerts import INTERVAL
 from redis_agent.analyst.ahead import Analyses
 from redis_agent.analyst.analyst import Analyst
-from redis_agent.analyst.asking import Asker
+from redis_agent.analyst.asking import Asker, Nobody
 from redis_agent.analyst.gemini import Access, Gemini
 from redis_agent.analyst.models import chain
 from redis_agent.analyst.reader import Evidence, Reader
@@ -163,7 +163,7 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     client = connect(settings.address, name=f"redis-agent:{name}")
     stack.push_async_callback(client.aclose)
     telemetry = Telemetry()
-    asker = gemini_for(settings, client, telemetry)
+    asker = asker_of(settings, client, telemetry)
     stack.push_async_callback(asker.aclose)
     return Parts(
         settings=settings,
@@ -187,31 +187,10 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     )
 
 
-def gemini_for(settings: Settings, client: Redis, telemetry: Telemetry) -> Gemini:
-    """Whoever asks Gemini, as the settings say; without a key it says so at every question.
-
-    Args:
-        settings: of the process.
-        client: where all replicas share what was spent.
-        telemetry: of the process.
-    """
-    base_url = settings.gemini_base_url.get_secret_value() if settings.gemini_base_url is not None else ""
-    password = settings.sentinel_password.get_secret_value() if settings.sentinel_password is not None else ""
-    is_vertexai = settings.use_vertexai or settings.use_enterprise
-    return Gemini(
-        access=Access(
-            api_key=settings.google_api_key.get_secret_value() if settings.google_api_key is not None else "",
-            base_url="" if is_vertexai else base_url,
-            vertexai=is_vertexai,
-            project=settings.google_cloud_project,
-            location=settings.google_cloud_location,
-        ),
-        models=chain(settings.model, settings.model_fallbacks.split(",")),
-        spending=Spending(client, per_minute=settings.llm_calls_per_minute, per_day=settings.llm_calls_per_day),
-        telemetry=telemetry,
-        secrets=(*secrets_in(settings.redis_url.get_secret_value()), password),
-        cache_seconds=settings.llm_cache_seconds,
-    )
+def asker_of(settings: Settings, client: Redis, telemetry: Telemetry) -> Asker:
+    """Who words analyses and summaries; nobody where there is no key."""
+    gemini = gemini_for(settings, client, telemetry)
+    return gemini if gemini.available else Nobody()
 
 
 def reader_of(settings: Settings, client: Redis, *, catalogue: Catalogue, clock: Clock) -> Reader:
@@ -644,4 +623,31 @@ def _endpoint(parts: Parts, runs: dict[str, "Worker | Bridge | Dispatcher | Sche
         host=parts.settings.http_host,
         port=parts.settings.http_port,
         required="http_port" in parts.settings.model_fields_set,
+    )
+
+
+def gemini_for(settings: Settings, client: Redis, telemetry: Telemetry) -> Gemini:
+    """Whoever asks Gemini, as the settings say; without a key it says so at every question.
+
+    Args:
+        settings: of the process.
+        client: where all replicas share what was spent.
+        telemetry: of the process.
+    """
+    base_url = settings.gemini_base_url.get_secret_value() if settings.gemini_base_url is not None else ""
+    password = settings.sentinel_password.get_secret_value() if settings.sentinel_password is not None else ""
+    is_vertexai = settings.use_vertexai or settings.use_enterprise
+    return Gemini(
+        access=Access(
+            api_key=settings.google_api_key.get_secret_value() if settings.google_api_key is not None else "",
+            base_url="" if is_vertexai else base_url,
+            vertexai=is_vertexai,
+            project=settings.google_cloud_project,
+            location=settings.google_cloud_location,
+        ),
+        models=chain(settings.model, settings.model_fallbacks.split(",")),
+        spending=Spending(client, per_minute=settings.llm_calls_per_minute, per_day=settings.llm_calls_per_day),
+        telemetry=telemetry,
+        secrets=(*secrets_in(settings.redis_url.get_secret_value()), password),
+        cache_seconds=settings.llm_cache_seconds,
     )

@@ -34,8 +34,10 @@ from redis_agent.windows import SECONDS, Window, WindowSums
 _HOUR: Final = SECONDS["hour"]
 # Publishers' clocks and queues are late by less: so long after its end a window is closed.
 _DELAY_SECONDS: Final = 30
-# Without an event for so long an experiment is not looked at any more; its series forget then anyway.
-_ASLEEP_SECONDS: Final = 28 * 86_400
+# Without an event for so long an experiment is not looked at any more: its silence was told, or never will be.
+_ASLEEP_SECONDS: Final = 7 * 86_400
+# Windows that begin so long after an experiment's last event have none, whatever the clocks of those who noted it.
+_EMPTY_AFTER_SECONDS: Final = 7_200
 # How far back an experiment is examined that never was, or not for long.
 _BACK_SECONDS: Final = 172_800
 # What began and ended longer ago than this before it was examined is history, and not told.
@@ -142,6 +144,7 @@ class Examiner:
         self._log = log.get("examiner")
         self._mark = Mark(0, 0)
         self._done_s = 0
+        self._last_events: dict[str, int] = {}
         self._said: set[str] = set()
 
     async def examine(self) -> bool:
@@ -158,7 +161,8 @@ class Examiner:
         if closed_s == self._done_s:
             return False
         deadline = asyncio.get_running_loop().time() + _TURN_SECONDS
-        awake = list(await self._aggregates.active_since(1000 * (closed_s - _ASLEEP_SECONDS)))
+        self._last_events = await self._aggregates.active_since(1000 * (closed_s - _ASLEEP_SECONDS))
+        awake = list(self._last_events)
         for first in range(0, len(awake), _ASKED):
             asked = awake[first : first + _ASKED]
             uptos = await self._anomalies.examined_upto(asked)
@@ -172,6 +176,7 @@ class Examiner:
                 if not await self._examine_page(behind[page : page + _PAGE], closed_s, deadline):
                     return True
         self._done_s = closed_s
+        self._telemetry.examined_until.set(closed_s)
         return False
 
     async def _note(self, standing: Standing, now_ms: int) -> bool:
@@ -246,6 +251,8 @@ class Examiner:
             quiet = {hour for hour, sums in zip(hours, found, strict=True) if not sums.events}
         asked = [
             (i, [Window("minute", s) for s in self._minutes(start) if (i, s // _HOUR * _HOUR) not in quiet])
+            if 1000 * (start - _EMPTY_AFTER_SECONDS) <= self._last_events[i]
+            else (i, [])
             for i, start in wanted
         ]
         found = await self._windows.sums(asked)

@@ -29,6 +29,7 @@ from redis_agent.criteria import (
     parse,
     parse_flag,
     print_name,
+    print_number,
     understand,
 )
 from redis_agent.criteria.documents import MAX_SHOWN, decoded, kind_of, parse_moment, shown, text_of
@@ -504,6 +505,8 @@ def _from_object(name: str, value: object, vocabulary: Vocabulary, kind: Criteri
             return understand(f"{print_name(name)} {value}", vocabulary, kind)
         # A colon in a sentence: YAML makes an object of it.
         return understand(f"{name}: {value}", vocabulary, kind)
+    if isinstance(value, int | float):  # - Refund requests: 0
+        return understand(f"{name}: {print_number(value)}", vocabulary, kind)
     raise CriterionError(f"{kind_of(value)} under {shown(name)} is no criterion", 0, "write true, or a comparison")
 
 

@@ -235,6 +235,11 @@ class Telemetry:
         self.scheduler_leader = Gauge(
             "redis_agent_scheduler_leader", "1 where this process runs the schedule.", registry=r
         )
+        self.examined_until = Gauge(
+            "redis_agent_anomalies_examined_timestamp_seconds",
+            "End of the last window that was examined in every experiment, where this process runs the schedule.",
+            registry=r,
+        )
         self.llm_requests = Counter(
             "redis_agent_llm_requests",
             "Questions for the language model by what came of them: ok, cached (the answer was known), or why there "

@@ -136,9 +136,11 @@ def test_criteria_come_as_lists_lines_or_objects(value: str, texts: list[str]) -
         ({"account_restricted": "yes"}, "account_restricted: true"),
         ({"account_restricted": "off"}, "account_restricted: false"),
         ({"response rate": "< 5%"}, "`response rate` < 5%"),
+        ({"Refund requests": 0}, "refund_requests == 0"),
+        ({"Sign-ups": "50+"}, "sign_ups >= 50"),
     ],
 )
-def test_a_criterion_with_a_colon_is_an_object_in_yaml_and_means_the_same(item: dict[str, str], parsed: str) -> None:
+def test_a_criterion_with_a_colon_is_an_object_in_yaml_and_means_the_same(item: dict[str, object], parsed: str) -> None:
     (entry,) = parse_experiment("e", {"success_criteria": json.dumps([item])}).criteria
     assert entry.criterion is not None
     assert entry.criterion.text == parsed

@@ -31,6 +31,8 @@ _NUMBER = re.compile(
 # "5m" is five minutes or metres.
 _MULTIPLES: Final = {"k": 1e3, "K": 1e3, "M": 1e6, "mn": 1e6, "B": 1e9, "bn": 1e9}
 _MULTIPLE_WORDS: Final = {"thousand": 1e3, "million": 1e6, "billion": 1e9}
+# "between 3.5 and 45.6 %": the sign belongs to both.
+_RANGE_AFTER = re.compile(r"\s*(?:and|to|or|through|[-–—])\s*[\d.,]*\d\s?(?:%|percent\b|per\s?cent\b)", re.IGNORECASE)
 _MULTIPLE_AFTER = re.compile(r"\s(thousand|million|billion)\b", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
 _PERCENT = re.compile(r"%|percent|per\s?cent|percentage|pp", re.IGNORECASE)
@@ -58,10 +60,16 @@ OWN_TEXTS: Final = frozenset(
     | {"recent", "before", "last_event", "last_updated", "quiet_for", "summary", "headline", "wins", "concerns"}
     | {"changes", "quiet", "under_way", "experiments", "tally"}
 )
+# The message of an alert is worded by us, but for an error's, which is the event's own.
+_MESSAGE: Final = "message"
+_QUOTING_TYPES: Final = frozenset({"error"})
 # Keys of texts that name something. A text without spaces is taken for a name wherever it stands.
 NAMES: Final = frozenset(
     {"name", "names", "id", "experiment", "experiment_id", "metric", "metrics", "key_metric", "event", "anomaly"}
 )
+
+# What stands for a name where there is none: nothing was measured yet.
+NO_NAME: Final = "none"
 
 # Fewer digits are fewer digits, not another number: 2 is not 2.4, but 11 is 11.2.
 _ROUNDING = 0.05
@@ -157,7 +165,7 @@ def ungrounded(answer: BaseModel, facts: Facts) -> list[str]:
         for text in texts:
             if isinstance(text, str):
                 found += _not_in(text, facts)
-                if field in names and not facts.has_name(text):
+                if field in names and text != NO_NAME and not facts.has_name(text):
                     found.append(text)
     return found
 
@@ -206,7 +214,8 @@ def _read(found: re.Match[str], text: str) -> _Number | None:
         return None
     word = None if after else _MULTIPLE_AFTER.match(text, found.end())
     multiple = _MULTIPLE_WORDS[word[1].casefold()] if word else _MULTIPLES.get(after, 1.0)
-    return _Number(plain * multiple, _place(digits) * multiple, bool(_PERCENT.fullmatch(after)), found.group().strip())
+    is_percent = bool(_PERCENT.fullmatch(after) or (not after and _RANGE_AFTER.match(text, found.end())))
+    return _Number(plain * multiple, _place(digits) * multiple, is_percent, found.group().strip())
 
 
 def _belongs_to_word(found: re.Match[str], text: str) -> bool:
@@ -247,9 +256,10 @@ def _walk(facts: Any) -> Iterator[tuple[str, Any]]:
     while waiting:
         key, item = waiting.pop()
         if isinstance(item, Mapping):
+            is_own_alert = isinstance(item.get("type"), str) and item["type"] not in _QUOTING_TYPES
             for name, value in item.items():
                 yield "", str(name)
-                waiting.append((str(name), value))
+                waiting.append(("reason" if name == _MESSAGE and is_own_alert else str(name), value))
         elif isinstance(item, list | tuple):
             yield key, len(item)
             waiting.extend((key, value) for value in item)

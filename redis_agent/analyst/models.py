@@ -9,10 +9,12 @@ DEFAULT: Final = "gemini-3.5-flash-lite"
 
 # Shut down for everybody: asking for them costs a call and says 404.
 _RETIRED = re.compile(
-    r"gemini-(?:1\.0|1\.5|2\.0)(?:-.*)?|gemini-(?:pro|ultra|flash)(?:-vision)?(?:-latest)?|gemini-exp-.*"
+    r"gemini-(?:1\.0|1\.5|2\.0)(?:-.*)?|gemini-(?:pro|ultra)(?:-vision)?|gemini-exp-.*"
     r"|(?:text|chat|code)-bison.*|learnlm-1\..*"
 )
-_GENERATION = re.compile(r"gemini-(\d+)(?:\.(\d+))?-(\w+)(-lite)?")
+_GENERATION = re.compile(r"gemini-(\d+)(?:\.\d+)?-(\w+)")
+# Names that always mean the newest model, which are of Gemini 3 or later by now.
+_ALIAS = re.compile(r"gemini-(flash|flash-lite|pro)-latest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,16 @@ def chain(model: str, fallbacks: Iterable[str]) -> Chain:
 
 def is_retired(model: str) -> bool:
     """Whether a model of this name has been shut down."""
-    return _RETIRED.fullmatch(model.removeprefix("models/").lower()) is not None
+    return _RETIRED.fullmatch(_bare(model)) is not None
+
+
+def is_alias(model: str) -> bool:
+    """Whether it is a name of whatever is newest; the Gemini API knows these as `v1beta` only."""
+    return _ALIAS.fullmatch(_bare(model)) is not None
+
+
+def _bare(model: str) -> str:
+    return model.rpartition("/")[2].lower()
 
 
 def tuning(model: str) -> Tuning:
@@ -71,10 +82,11 @@ def tuning(model: str) -> Tuning:
     models, which know no `minimal`. Gemini 2.5 takes both a temperature and a budget of 0 thinking tokens, but for its
     Pro, which cannot stop thinking. Of other models nothing is known, so nothing is sent.
     """
-    found = _GENERATION.match(model.removeprefix("models/").rpartition("/")[2].lower())
-    if found is None:
+    name = _bare(model)
+    alias, found = _ALIAS.fullmatch(name), _GENERATION.match(name)
+    if alias is None and found is None:
         return NOTHING
-    is_pro = found[3] == "pro"
-    if int(found[1]) >= 3:
+    is_pro = (alias[1] if alias else found[2] if found else "") == "pro"
+    if found is None or int(found[1]) >= 3:
         return Tuning(thinking_level="low" if is_pro else "minimal")
     return Tuning(temperature=0.2, thinking_budget=None if is_pro else 0)

@@ -15,7 +15,9 @@ _PATTERNS: Final = (
     re.compile(r"\bAIza[\w-]{10,}"),  # an API key of Google
     re.compile(r"\bAQ\.[\w-]{20,}"),  # its newer form
     re.compile(r"\bya29\.[\w.-]{10,}"),  # an access token of Google
-    re.compile(r"\b(?:sk|pk|rk|ghp|gho|xox[abps])[-_][\w-]{12,}"),
+    # Of Stripe, OpenAI, GitHub, Slack and AWS. Names of experiments must not look like these.
+    re.compile(r"\b(?:[spr]k[-_](?:live|test|proj|ant)[-_][\w-]{10,}|sk-[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,})"),
+    re.compile(r"\b(?:xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16})"),
     re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),  # a JSON Web Token
     re.compile(r"(?<=://)[^/\s@'\"]*@"),  # what stands before the host in a URL
     re.compile(r"(?i)(?<=bearer )[\w.~+/=-]{8,}"),

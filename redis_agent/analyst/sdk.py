@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from redis_agent.analyst.models import Tuning
+from redis_agent.analyst.models import Tuning, is_alias
 from redis_agent.analyst.prompting import Prompt
 from redis_agent.analyst.reading import Reply, reply_of
 
@@ -89,7 +89,10 @@ class Sdk:
         thinking = {"thinking_level": tuning.thinking_level, "thinking_budget": tuning.thinking_budget}
         chosen = {name: value for name, value in thinking.items() if value is not None}
         config = types.GenerateContentConfig(
-            http_options=types.HttpOptions(timeout=int((max(0.0, left) + _GRACE_SECONDS) * 1000)),
+            http_options=types.HttpOptions(
+                timeout=int((max(0.0, left) + _GRACE_SECONDS) * 1000),
+                api_version="v1beta" if is_alias(model) and not self._access.vertexai else None,
+            ),
             system_instruction=prompt.instruction,
             temperature=tuning.temperature,
             max_output_tokens=MOST_OUTPUT_TOKENS,

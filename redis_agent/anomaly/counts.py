@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import exp, log, log1p, sqrt
+from math import exp, log, sqrt
 from typing import Any, ClassVar, Final
 
 from redis_agent.anomaly.episode import Kind, Verdict
+from redis_agent.anomaly.expectation import Expectation, Forecast
 from redis_agent.anomaly.fall import Fall
-from redis_agent.anomaly.profile import Profile, weekday_of
+from redis_agent.anomaly.profile import weekday_of
 from redis_agent.anomaly.score import ALERT_THRESHOLD, PRIOR, score_of
 from redis_agent.anomaly.shift import UP, Excursion
 from redis_agent.anomaly.tails import count_range, count_tail
@@ -17,6 +17,7 @@ from redis_agent.anomaly.window import Window
 
 _HOUR: Final = 3600.0
 _HOUR_MS: Final = 3_600_000
+_SATURDAY: Final = 5
 _MOST_EVENTS: Final = 1e15
 """Floats count exactly up to here."""
 
@@ -29,17 +30,7 @@ _LIVELY_MS: Final = 86_400_000
 # What the detectors may spend of the chance of a false alarm.
 _SHARES: Final = {"high": 0.4, "up": 0.25, "down": 0.2, "silence": 0.15}
 
-# The dispersion fades by five days; five events at 1.5 stand in for what is not known yet.
-_DISPERSION_MEMORY: Final = 5 * DAY
-_DISPERSION_EVENTS: Final = 5.0
-_DISPERSION_PRIOR: Final = 1.5
-# The recent level, as a ratio to the profile, fades by so many expected events, or those of so long if they are more.
-_LEVEL_EVENTS: Final = 100.0
-_LEVEL_SECONDS: Final = 12 * _HOUR
-_LEVEL_PRIOR: Final = 5.0
-# A trend is taken to go on: upwards by half of what it was, downwards by all of it and quickly, for campaigns fade out.
-_TREND: Final = 1.5
-_FADE: Final = 2.0
+# What is usual follows a fall within so long: campaigns fade out.
 _FADING_SECONDS: Final = 12 * _HOUR
 # The chance that a window is of the busiest kind known, whatever the hour: campaigns resume at any time.
 _RESUMED: Final = 0.02
@@ -61,44 +52,12 @@ _FALLEN: Final = (0.05, 0.67)
 _ROUNDING: Final = 5
 
 
-@dataclass(slots=True)
-class _Forecast:
-    """What is expected of a window's count.
-
-    Attributes:
-        base: what the profile says.
-        mean: base times the recent level.
-        earlier: base of an hour before.
-        later: base of an hour after.
-        falling: the lowest level, as a factor of the base, that would still be usual.
-        rising: the highest.
-        variance: of the predictive distribution around the mean.
-        peak: what a window of the busiest kind has.
-        dispersion: variance over mean for a known level.
-    """
-
-    base: float
-    mean: float
-    earlier: float
-    later: float
-    falling: float
-    rising: float
-    variance: float
-    peak: float
-    dispersion: float
-
-    @property
-    def high(self) -> float:
-        """The highest mean that would still be usual."""
-        return self.base * self.rising
-
-
 class CountSeries(Watcher):
     """Events of one name, window after window; says when there are too many, too few, or none for too long.
 
     Expected is a negative binomial, the Gamma-Poisson mixture whose level is discounted with time (the power steady
-    model: Smith 1979; West and Harrison 1997, ch. 10), times a profile by hour and day where the data supports one
-    (`Profile`), with the dispersion estimated from discounted Pearson residuals (McCullagh and Nelder 1989, ch. 4).
+    model: Smith 1979; West and Harrison 1997), times a profile by hour and day where the data supports one
+    (`Profile`), with the dispersion estimated from discounted Pearson residuals (McCullagh and Nelder 1989).
     Four detectors look at a window and share one episode: the upper tail of the window; a CUSUM each for a level that
     rose and for one that fell (`Excursion`); and silence, the probability of no event over all that was expected since
     the last one. Each surprise is put in proportion to the history of its kind (`TailHistory`).
@@ -120,11 +79,7 @@ class CountSeries(Watcher):
         "_workdays",
         "_hours",
         "_event_ms",
-        "_squares",
-        "_means",
         "_recent",
-        "_events",
-        "_expected",
         "_known",
         "_known_ms",
         "_episode_count",
@@ -149,19 +104,20 @@ class CountSeries(Watcher):
         )
         self._warm_up_seconds = warm_up_seconds
         self._warm_up_hours = warm_up_hours
-        self._begin_anew()
+        self._begin()
 
     def _begin_anew(self) -> None:
-        self._profile = Profile()
+        self._begin()
+        self._forget_evidence()
+
+    def _begin(self) -> None:
+        self._expectation = Expectation()
         self._history = self._workdays = 0.0
         self._hours = 0
         self._event_ms = -1
-        self._squares = self._means = 0.0
         self._recent = 0.0
-        self._events = self._expected = 0.0
         self._known, self._known_ms = 0.0, 0
         self._episode_count = self._episode_expected = 0.0
-        self._forget_evidence()
 
     def examine(self, start_ms: int, seconds: float, count: float) -> Verdict:
         """Judges the window against what came before it, then learns from it.
@@ -178,11 +134,11 @@ class CountSeries(Watcher):
         if window is None:
             return self._unmeasured()
         count = float(count)
-        if count > 0.0 and start_ms - self._event_ms > _FORGOTTEN_MS and self._tracker.episode is None:
-            self._begin_anew()
-        elif self._event_ms < 0:
+        if self._event_ms < 0 and count == 0.0:
             return Verdict(PRIOR, (0.0, 0.0), count, None, "none")
-        forecast = self._forecast(window)
+        if 0 <= self._event_ms < start_ms - _FORGOTTEN_MS and count > 0.0 and self._tracker.episode is None:
+            self._begin_anew()
+        forecast = self._expectation.forecast(window)
         expected = count_range(forecast.mean, forecast.variance)
         if window.gap_seconds > self._tracker.merge_seconds:
             self._forget_evidence()
@@ -193,47 +149,16 @@ class CountSeries(Watcher):
             return self._go_on(window, count, forecast, expected)
         return self._watch(window, count, forecast, expected)
 
-    # Expecting.
-
-    @property
-    def dispersion(self) -> float:
-        """Variance of a window's count over its mean; at least 1."""
-        known = self._means + _DISPERSION_EVENTS
-        return max(1.0, (self._squares + _DISPERSION_EVENTS * _DISPERSION_PRIOR) / known)
-
-    def _forecast(self, window: Window) -> _Forecast:
-        dispersion, seconds = self.dispersion, window.seconds
-        rate, doubt, earlier, later = self._profile.rate(window.middle_ms, dispersion)
-        prior = _LEVEL_PRIOR * dispersion
-        known = self._expected + prior
-        level = (self._events + prior) / known
-        trend = level**_TREND
-        total = self._profile.total
-        unsure = 1.0 + sqrt(dispersion / total) if total > dispersion else 2.0
-        base = rate * seconds
-        mean = base * level
-        return _Forecast(
-            base=base,
-            mean=mean,
-            earlier=earlier * seconds,
-            later=later * seconds,
-            falling=min(1.0, level**_FADE) / unsure,
-            rising=max(1.0, trend) * unsure,
-            # Of the count around its mean, of the level, and of the profile.
-            variance=dispersion * mean + base * mean * dispersion / known + (level * seconds) ** 2 * doubt,
-            peak=self._profile.peak * seconds,
-            dispersion=dispersion,
-        )
-
     # Watching.
 
-    def _watch(self, window: Window, count: float, forecast: _Forecast, expected: tuple[float, float]) -> Verdict:
+    def _watch(self, window: Window, count: float, forecast: Forecast, expected: tuple[float, float]) -> Verdict:
         found = self._surprises(window, count, forecast)
         name, score = self._strongest(found, window)
         if score >= ALERT_THRESHOLD:
             self._histories[name].learn(found[name])
             if not self._returns(name, window):
                 kind, began_ms = self._told_as(name, window)
+                self._expectation.startle(count, forecast)
                 self._episode_count, self._episode_expected = self._since(name, count, forecast)
                 episode = self._tracker.open(kind, began_ms, window.start_ms, count, expected, score)
                 return Verdict(score, expected, count, episode, "opened")
@@ -241,9 +166,9 @@ class CountSeries(Watcher):
         self._learn(window, count, forecast)
         return Verdict(score, expected, count, None, "none")
 
-    def _surprises(self, window: Window, count: float, forecast: _Forecast) -> dict[str, float]:
+    def _surprises(self, window: Window, count: float, forecast: Forecast) -> dict[str, float]:
         """What each detector that may speak is surprised by; all of them take the window in."""
-        histories, start_ms, dispersion = self._histories, window.start_ms, forecast.dispersion
+        histories, start_ms, dispersion = self._histories, window.start_ms, forecast.clustering
         share = 1.0 - exp(-window.seconds / _RECENT)
         self._recent = round(self._recent + share * (count / window.seconds - self._recent), 9)
         high = self._high(count, forecast)
@@ -253,12 +178,13 @@ class CountSeries(Watcher):
         bases = (forecast.base, forecast.earlier, forecast.later)
         fell, was_quiet = self._fall.update(window, count, bases, forecast.falling, dispersion)
         histories["down"].learn(fell)
-        histories["silence"].learn(self._doubted(was_quiet, dispersion))
-        if start_ms - self._event_ms <= _LIVELY_MS:
+        if was_quiet > 0.0:
+            histories["silence"].learn(self._expectation.doubted(was_quiet, dispersion))
+        if self._event_ms >= 0 and start_ms - self._event_ms <= _LIVELY_MS:
             self._history += window.seconds
-            if weekday_of(start_ms) < 5:
+            if weekday_of(start_ms) < _SATURDAY:
                 self._workdays += window.seconds
-        may_fall = self._history > _WEEK_AND_A_DAY or not _is_weekend(start_ms)
+        may_fall = self._knows_weekends or not _is_weekend(start_ms)
         if not may_fall:
             self._fall.reset()
         if self._hours < self._warm_up_hours or self._workdays <= self._warm_up_seconds:
@@ -270,17 +196,18 @@ class CountSeries(Watcher):
             self._up.reset()
             self._fall.reset()
             return found
-        # What resumes is not new: it must be higher than the busiest hours that are known.
-        if self._lasts(self._up, window) and self._recent > _NOT_ABOVE_PEAK * self._profile.peak:
-            found["up"] = self._doubted(self._up.surprise, dispersion)
+        # What resumes is not new: it must be higher than the busiest hours known, or than a launch will soon be.
+        known = _NOT_ABOVE_PEAK * self._expectation.profile.peak * self._up.factor
+        if self._lasts(self._up, window) and self._recent > known:
+            found["up"] = self._expectation.doubted(self._up.surprise, dispersion)
         if may_fall:
             if self._lasts(self._down, window):
-                found["down"] = self._doubted(self._fall.surprise, dispersion)
+                found["down"] = self._expectation.doubted(self._fall.surprise, dispersion)
             if self._fall.silent(window):
-                found["silence"] = self._doubted(self._fall.quiet, dispersion)
+                found["silence"] = self._expectation.doubted(self._fall.quiet, dispersion)
         return found
 
-    def _high(self, count: float, forecast: _Forecast) -> float:
+    def _high(self, count: float, forecast: Forecast) -> float:
         """How surprising so many are: the upper tail around the highest usual mean, or the peak that is known."""
         high, deviation = forecast.high, sqrt(forecast.variance)
         if count <= high + deviation:
@@ -290,14 +217,6 @@ class CountSeries(Watcher):
         if forecast.peak > high:
             p += _RESUMED * count_tail(count, forecast.peak, forecast.dispersion * forecast.peak)
         return surprise_of(p)
-
-    def _doubted(self, surprise: float, dispersion: float) -> float:
-        """What is left of a surprise q at a known level when the level is Gamma with shape a: ``a ln(1 + q / a)``.
-
-        For silence this is exact: -ln P(no event), over q expected events.
-        """
-        shape = self._profile.total / dispersion + 1.0
-        return shape * log1p(surprise / shape)
 
     def _returns(self, name: str, window: Window) -> bool:
         """Whether a shift only leads back to a level that is known; then that is the recent level at once."""
@@ -309,8 +228,7 @@ class CountSeries(Watcher):
             and excursion.ratio >= self._known / _SAME_LEVEL
         )
         if returns:
-            self._events = round(excursion.count, _ROUNDING)
-            self._expected = round(excursion.expected / excursion.factor, _ROUNDING)
+            self._expectation.level(excursion.count, excursion.expected / excursion.factor)
             self._fall.reset()
         return returns
 
@@ -326,28 +244,29 @@ class CountSeries(Watcher):
             return ("high" if short else "shift_up"), excursion.began_ms
         return ("low" if short else "shift_down"), excursion.began_ms
 
-    def _since(self, name: str, count: float, forecast: _Forecast) -> tuple[float, float]:
+    def _since(self, name: str, count: float, forecast: Forecast) -> tuple[float, float]:
         """Counted and expected in the episode so far."""
         if name == "high":
             return count, round(forecast.mean, _ROUNDING)
         if name == "silence":
-            return 0.0, round(self._fall.quiet * forecast.dispersion, _ROUNDING)
+            return 0.0, round(self._fall.quiet * forecast.clustering, _ROUNDING)
         excursion = self._up if name == "up" else self._down
         return excursion.count, excursion.expected
 
     # An episode goes on.
 
-    def _go_on(self, window: Window, count: float, forecast: _Forecast, expected: tuple[float, float]) -> Verdict:
+    def _go_on(self, window: Window, count: float, forecast: Forecast, expected: tuple[float, float]) -> Verdict:
         tracker = self._tracker
         fade = exp(-window.seconds / _EPISODE_MEMORY)
         self._episode_count = round(self._episode_count * fade + count, _ROUNDING)
         self._episode_expected = round(self._episode_expected * fade + forecast.mean, _ROUNDING)
         ratio = self._episode_ratio()
-        away = (count * log(ratio) - forecast.mean * (ratio - 1.0)) / forecast.dispersion
+        away = (count * log(ratio) - forecast.mean * (ratio - 1.0)) / forecast.clustering
         score = PRIOR
         if tracker.rising:
             score = score_of(exp(-self._histories["high"].calibrated(self._high(count, forecast))))
         phase = tracker.go_on(window.start_ms, window.end_ms, count, expected, score, -away)
+        score = max(score, tracker.standing)
         if phase == "ended":
             self._forget_evidence()
             return Verdict(score, expected, count, tracker.closed, "ended")
@@ -365,12 +284,11 @@ class CountSeries(Watcher):
         """What lasts is the usual level from now on; the one before stays known for a while."""
         if ratio <= _FALLEN[0]:
             # It ended. What comes next has a warm-up of its own; only how busy it was stays known.
-            peak = self._profile.peak
+            peak = self._expectation.profile.peak
             self._begin_anew()
-            self._profile.peak = peak
+            self._expectation.profile.peak = peak
             return
-        self._profile.scale(ratio)
-        self._events = self._expected = 0.0
+        self._expectation.scale(ratio)
         self._known, self._known_ms = 1.0 / ratio, window.end_ms
         self._forget_evidence()
 
@@ -380,37 +298,32 @@ class CountSeries(Watcher):
 
     # Learning.
 
-    def _learn(self, window: Window, count: float, forecast: _Forecast) -> None:
-        """Takes the window in; what lies far out only up to a bound (Huber 1964)."""
+    def _learn(self, window: Window, count: float, forecast: Forecast) -> None:
+        """Takes the window in."""
         if count > 0.0:
-            if window.start_ms // _HOUR_MS != self._event_ms // _HOUR_MS:
+            if self._event_ms < 0 or window.start_ms // _HOUR_MS != self._event_ms // _HOUR_MS:
                 self._hours += 1
             self._event_ms = window.start_ms
-        seconds, taught = window.seconds, count
-        if self._history > self._warm_up_seconds:
-            bound = forecast.high + 4.0 * sqrt(forecast.variance) + 4.0 * forecast.dispersion
-            taught = min(count, max(bound, forecast.peak))
-        self._profile.learn(window.middle_ms, seconds, taught)
-        if self._hours > 1:
-            fade = exp(-seconds / _DISPERSION_MEMORY)
-            self._squares = round(self._squares * fade + (taught - forecast.mean) ** 2, _ROUNDING)
-            self._means = round(self._means * fade + forecast.mean, _ROUNDING)
-        memory = max(_LEVEL_EVENTS * forecast.dispersion, _LEVEL_SECONDS * self._profile.mean)
-        fade = exp(-forecast.base / memory)
-        self._events = round(self._events * fade + taught, _ROUNDING)
-        self._expected = round(self._expected * fade + forecast.base, _ROUNDING)
+        known = self._history > self._warm_up_seconds
+        knows_workdays = self._workdays > self._warm_up_seconds
+        new_day = knows_workdays and not self._knows_weekends and weekday_of(window.start_ms) >= _SATURDAY
+        self._expectation.learn(window, count, forecast, known=known, new_day=new_day)
+
+    @property
+    def _knows_weekends(self) -> bool:
+        return self._history > _WEEK_AND_A_DAY
 
     def _extra_state(self) -> list[Any]:
-        return [self._fall.state(), self._profile.state()]
+        return [self._fall.state(), self._expectation.state()]
 
     def _restore_extra(self, state: list[Any]) -> None:
-        fall, profile = state
+        fall, expectation = state
         self._fall.restore(fall)
-        self._profile.restore(profile)
+        self._expectation.restore(expectation)
 
 
 def _is_weekend(at_ms: int) -> bool:
     """Saturday and Sunday anywhere on earth: Friday noon to Monday noon, UTC."""
     day = weekday_of(at_ms)
     hour = at_ms // _HOUR_MS % 24
-    return day in (5, 6) or (day == 4 and hour >= 12) or (day == 0 and hour < 12)
+    return day >= _SATURDAY or (day == 4 and hour >= 12) or (day == 0 and hour < 12)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from redis_agent.anomaly.daily import DailyProfile
-from redis_agent.anomaly.novelty import Novelty
+from redis_agent.anomaly.novelty import WARM_UP, Novelty
 from redis_agent.anomaly.runs import Runs
 from redis_agent.anomaly.score import ALERT_THRESHOLD, score_of
 
@@ -24,8 +24,8 @@ MEAN_OF: Final = 24
 MEDIAN_OF: Final = 7
 """Values in the running median: what lasts, unmoved by single spikes now and in the past."""
 
-REST: Final = 96
-"""Values after an alert that belong to the same event: eight hours of five-minute values."""
+REST: Final = 60
+"""Values without anything that would fire, after which an event is over: ten hours of ten-minute values."""
 
 MOVES_BEFORE_USE: Final = 10
 """Changes of value before anything is judged: a series that never or hardly moved has no scale yet."""
@@ -76,16 +76,17 @@ class Detector:
     that measure too. The first 4 where 0 and 1 were usual is no anomaly.
 
     Promises: causal and deterministic; bounded state and cost per value; a series continued from `state()`,
-    also through JSON and in another process, gives the same scores bit for bit; after an alert `REST` values
-    are not scored but learnt; no score reaches the threshold before `novelty.WARM_UP` values or on a constant
-    series. Values that are not finite are ignored. Timestamps serve only to tell the hour of the day, in the
-    zone they are given in; they may repeat and step back.
+    also through JSON and in another process, gives the same scores bit for bit; from an alert until `REST`
+    values have come of which none would fire, values are learnt but not scored; no score reaches the
+    threshold before `novelty.WARM_UP` values, or on a constant series. Values that are not finite are
+    ignored. Timestamps serve only to tell the hour and the day of the week, in the zone they are given in;
+    they may repeat and step back.
     """
 
     __slots__ = ("_counts", "_finding", "_novelty", "_profile", "_recent", "_runs", "_since_alert")
 
     def __init__(self) -> None:
-        self._novelty = {view: Novelty() for view in VIEWS}
+        self._novelty = {view: Novelty(_warm_up(view)) for view in VIEWS}
         self._profile = DailyProfile()
         self._recent: list[float] = []
         self._runs = Runs()
@@ -214,13 +215,18 @@ class Detector:
         if state.get("version") != 1:
             raise ValueError(f"a detector's state of version 1 is needed, not {state.get('version')!r}")
         detector = cls()
-        detector._novelty = {view: Novelty.restore(state["novelty"][view]) for view in VIEWS}
+        detector._novelty = {view: Novelty.restore(state["novelty"][view], _warm_up(view)) for view in VIEWS}
         detector._profile = DailyProfile.restore(state["profile"])
         detector._recent = list(state["recent"])
         detector._runs = Runs.restore(state["runs"])
         detector._counts = state["counts"]
         detector._since_alert = state["since_alert"]
         return detector
+
+
+def _warm_up(view: str) -> int:
+    """Return how many values of a view are learnt first: twice as many where what is expected is still learnt too."""
+    return 2 * WARM_UP if view == "hour" else WARM_UP
 
 
 def _within_bounds(value: float) -> float:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, replace
+from math import exp
 from typing import Any, Final, Literal, TypeAlias
 
 Kind: TypeAlias = Literal["high", "low", "silence", "shift_up", "shift_down"]
 Phase: TypeAlias = Literal["none", "opened", "goes_on", "ended"]
 
+# What lasts longer than six hours is a shift by then.
+_LASTING_MS: Final = 21_600_000
+_LASTING: Final[dict[Kind, Kind]] = {"high": "shift_up", "low": "shift_down"}
 _RISING: Final = frozenset({"high", "shift_up"})
 
 # Evidence for the end, in nats: a likelihood ratio of 1,100 for the usual level against the episode's, so that an
@@ -83,6 +87,14 @@ class EpisodeTracker:
         self._quiet_since_ms = 0
 
     @property
+    def standing(self) -> float:
+        """The probability that the episode goes on: its score, less the evidence for its end."""
+        if self.episode is None:
+            return 0.0
+        odds = self.episode.score / max(1.0 - self.episode.score, 1e-12) * exp(-self._evidence)
+        return odds / (1.0 + odds)
+
+    @property
     def rising(self) -> bool:
         """Whether the open episode is one of too much."""
         return self.episode is not None and self.episode.kind in _RISING
@@ -103,8 +115,6 @@ class EpisodeTracker:
         expected: tuple[float, float],
         score: float,
         normal: float,
-        *,
-        kind: Kind | None = None,
     ) -> Phase:
         """Takes the next window into the open episode.
 
@@ -115,7 +125,6 @@ class EpisodeTracker:
             expected: Range expected of it.
             score: Of this window.
             normal: Log likelihood ratio of the usual level against the episode's.
-            kind: What it is by now, if another than before.
 
         Returns:
             "goes_on" or "ended"; the episode that ended is in `closed`.
@@ -131,8 +140,9 @@ class EpisodeTracker:
         if beyond:
             low, high = expected
             episode = replace(episode, peak_ms=at_ms, peak_value=value, expected_low=low, expected_high=high)
-        if score > episode.score or (kind is not None and kind != episode.kind):
-            episode = replace(episode, score=max(score, episode.score), kind=kind or episode.kind)
+        lasting = _LASTING.get(episode.kind) if end_ms - episode.began_ms > _LASTING_MS else None
+        if score > episode.score or lasting is not None:
+            episode = replace(episode, score=max(score, episode.score), kind=lasting or episode.kind)
         self.episode = episode
         if evidence >= _ENOUGH and end_ms - self._quiet_since_ms >= self.merge_seconds * 1000.0:
             self.close(self._quiet_since_ms)

@@ -8,6 +8,7 @@ from redis_agent.anomaly.shift import DOWN, Excursion
 from redis_agent.anomaly.window import Window
 
 _CLOCKS: Final = 3
+_CHANGE: Final = 3.0
 # Silence must have lasted so long.
 _QUIET_MS: Final = 1_800_000
 _ROUNDING: Final = 4
@@ -17,7 +18,9 @@ class Fall:
     """Evidence that the level fell, and what was expected since the last event.
 
     Both are kept by the profile as it is, and by the profile an hour earlier and an hour later: clocks are changed
-    twice a year, and offices open late. Only what is too little by all three is too little.
+    twice a year, and offices open late. Only what is too little by all three is too little. As clocks change between
+    one day and the next, evidence by one of them is never more than a little above that by another: the level fell
+    only if no sequence of clocks explains it, a change of clocks costing 3 nats.
 
     Args:
         following_seconds: As for `Excursion`.
@@ -28,13 +31,16 @@ class Fall:
     def __init__(self, following_seconds: float) -> None:
         self.excursion = Excursion(DOWN, following_seconds)
         self._others = tuple(Excursion(DOWN, following_seconds) for _ in range(_CLOCKS - 1))
-        self.reset()
+        self._begin()
 
     def reset(self) -> None:
         """Forgets what was seen."""
         self.excursion.reset()
         for other in self._others:
             other.reset()
+        self._begin()
+
+    def _begin(self) -> None:
         self._alike = False
         self._quiet = [0.0] * _CLOCKS
         self.quiet_since_ms = 0
@@ -64,9 +70,9 @@ class Fall:
             share = factor / dispersion
             if self._quiet[0] <= 0.0:
                 self.quiet_since_ms = window.start_ms
-            self._quiet = [
-                round(quiet + base * share, _ROUNDING) for quiet, base in zip(self._quiet, bases, strict=True)
-            ]
+            quiets = [round(quiet + base * share, _ROUNDING) for quiet, base in zip(self._quiet, bases, strict=True)]
+            most = min(quiets) + _CHANGE
+            self._quiet = [min(quiet, most) for quiet in quiets]
         before = self.excursion.windows
         self.excursion.update(window, count, bases[0], factor, dispersion)
         if not self.excursion.windows:
@@ -78,10 +84,15 @@ class Fall:
         earlier, later = bases[1:]
         self._alike = earlier == bases[0] == later
         for other, base in zip(self._others, (earlier, later), strict=True):
-            if self._alike:
-                other.reset()
-            else:
+            if not self._alike:
                 other.update(window, count, base, factor, dispersion)
+            elif other.windows:
+                other.reset()
+        if not self._alike and self.excursion.largest > _CHANGE:
+            excursions = (self.excursion, *self._others)
+            limits = [round(min(sums) + _CHANGE, _ROUNDING) for sums in zip(*(e.sums for e in excursions), strict=True)]
+            for excursion in excursions:
+                excursion.limit(limits)
         self._peak = max(self._peak, round(self.surprise, _ROUNDING))
         return 0.0, ended
 

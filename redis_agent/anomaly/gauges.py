@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib import import_module
 from math import sqrt
 from typing import Any, ClassVar, Final, Protocol, Self
 
+from redis_agent.anomaly.agreement import Agreement
 from redis_agent.anomaly.episode import Verdict
 from redis_agent.anomaly.score import ALERT_THRESHOLD, PRIOR
 from redis_agent.anomaly.shift import Excursion
@@ -49,7 +49,7 @@ class GaugeSeries(Watcher):
     1964). The peak that is told is the most extreme sample of the episode.
 
     Args:
-        detector: A fresh detector; `redis_agent.anomaly.detector.Detector()` when none is given.
+        detector: A fresh detector; an `Agreement` when none is given.
         warm_up_seconds: Watched time before anything may be told.
         merge_seconds: What comes again within it belongs to the same episode.
         adopt_seconds: An episode that lasts so long is what is usual now.
@@ -96,7 +96,7 @@ class GaugeSeries(Watcher):
             return self._unmeasured()
         expected = self._range()
         score = self._detector.update(datetime.fromtimestamp(window.end_ms / 1000.0, UTC), mean)
-        self._history += seconds
+        self._history += seconds + min(window.gap_seconds, DAY)
         score = min(1.0, max(0.0, score)) if self._history > self._warm_up_seconds else PRIOR
         inside = expected[0] <= mean <= expected[1]
         self._learn(mean)
@@ -154,6 +154,5 @@ class GaugeSeries(Watcher):
 
 
 def _general_detector() -> ValueDetector:
-    """The product's detector for series of values; imported when a gauge needs it."""
-    made: ValueDetector = import_module("redis_agent.anomaly.detector").Detector()
-    return made
+    """The product's detector of gauges."""
+    return Agreement()

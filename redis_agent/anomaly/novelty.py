@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-WARM_UP: Final = 200
+WARM_UP: Final = 120
 """Values that are learnt before one is judged. Fewer make the range of what is normal too narrow:
 an independent series shows a new extreme in two values of n."""
 
@@ -24,18 +24,19 @@ Numbers = list[float]
 
 
 class Novelty:
-    """Level, scale and range of one number that is watched, in eight numbers.
+    """Level, scale and range of one number that is watched, in seven numbers.
 
     A value is novel when it lies beyond the range by `MARGIN`. Its tail probability is that of a normal
     distribution at its distance from the level. Both must hold, and each makes up for the weakness of the
-    other: the normal tail alone fires at every spike of a series that always had spikes, where the range
-    grows to hold them; and the range alone fires at every third series of plain noise, where a record by
-    a twentieth of the range is nothing, but five standard deviations are.
+    other. The normal tail alone fires at every spike of a series that always had spikes, for which the
+    range has made room. The range alone fires once or twice in 1,000 values of plain noise, where a record
+    by a twentieth of the range is nothing.
     """
 
-    __slots__ = ("_high", "_low", "_mean", "_old_high", "_old_low", "_variance", "count")
+    __slots__ = ("_high", "_low", "_mean", "_old_high", "_old_low", "_variance", "_warm_up", "count")
 
-    def __init__(self) -> None:
+    def __init__(self, warm_up: int = WARM_UP) -> None:
+        self._warm_up = warm_up
         self.count = 0
         self._mean = 0.0
         self._variance = 0.0
@@ -80,7 +81,7 @@ class Novelty:
             1 within the range, `1 / (count + 1)` just beyond it (the chance that a value is a record when
             any order is as likely), and the normal tail beyond `MARGIN`.
         """
-        if self.count < WARM_UP:
+        if self.count < self._warm_up:
             return 1.0
         low, high = self.range
         beyond = value - high if value > high else low - value
@@ -126,9 +127,9 @@ class Novelty:
         ]
 
     @classmethod
-    def restore(cls, state: Numbers) -> Novelty:
+    def restore(cls, state: Numbers, warm_up: int = WARM_UP) -> Novelty:
         """Return what `state` described."""
-        novelty = cls()
+        novelty = cls(warm_up)
         count, *rest = state
         novelty.count = int(count)
         (

@@ -22,12 +22,17 @@ _THURSDAY: Final = 3
 _HOUR_MEMORY_SECONDS: Final = 14 * 3600.0
 # A day's, by six weeks.
 _DAY_MEMORY_SECONDS: Final = 6 * 86_400.0
+# A day with hardly an event is no chance deviation from the mean: it is drawn to it by so many events at most.
+_EMPTY_DAY: Final = 2.0
 # Deviations between hours must exceed what chance makes by so many of its standard deviations.
 _BEYOND_CHANCE: Final = 2.0
 # The highest known rate fades by four weeks.
 _PEAK_MEMORY_SECONDS: Final = 28 * 86_400.0
 # A scaled profile keeps this much at least of what it knew.
 _LEAST_SCALE: Final = 0.01
+# The quietest so many hours are looked for, after so much time.
+_QUIET_HOURS: Final = 6
+_DAWN_SECONDS: Final = 30 * 3600.0
 # So many bins must have been seen before they are compared.
 _FEWEST: Final = 5
 # Decimals of what is kept: the live value is the rounded one, so that text keeps it exactly.
@@ -48,6 +53,7 @@ class Profile:
     __slots__ = (
         "_after",
         "_before",
+        "_dawn",
         "_day_counts",
         "_day_credibility",
         "_day_expected",
@@ -70,6 +76,8 @@ class Profile:
         self._day_credibility = inf
         self._slot = -1
         self._before = self._after = 0.0
+        # The hour (UTC) at which a day begins: in the quietest hours, wherever on earth they are; -1 until known.
+        self._dawn = -1
         self.mean = 0.0
         self.peak = 0.0
         self.total = 0.0
@@ -88,7 +96,7 @@ class Profile:
         if slot != self._slot:
             self._weigh(at_ms, dispersion)
         rate, variance = self._hour_rate(slot % _HOURS, dispersion)
-        factor = self._day_factor(weekday_of(at_ms))
+        factor = self._day_factor(self._day_of(at_ms))
         rate *= factor
         return rate, variance * factor * factor, self._before, self._after
 
@@ -105,18 +113,32 @@ class Profile:
             spread / credibility
         )
 
+    def _day_of(self, at_ms: int) -> int:
+        return weekday_of(at_ms - max(self._dawn, 0) * _HOUR_MS)
+
+    def _find_dawn(self) -> None:
+        """Once hours differ: the middle of the quietest hours. Days are counted from then on."""
+        rates = [count / max(seconds, 1) for count, seconds in zip(self._hour_counts, self._hour_seconds, strict=True)]
+        quietest = min(range(_HOURS), key=lambda first: sum((rates + rates)[first : first + _QUIET_HOURS]))
+        self._dawn = (quietest + _QUIET_HOURS // 2) % _HOURS
+        self._day_counts = [0.0] * _DAYS
+        self._day_expected = [0.0] * _DAYS
+
     def _day_factor(self, day: int) -> float:
         if self._day_credibility == inf:
             return 1.0
-        return (self._day_counts[day] + self._day_credibility) / (self._day_expected[day] + self._day_credibility)
+        count = self._day_counts[day]
+        credibility = min(self._day_credibility, count + _EMPTY_DAY)
+        return (count + credibility) / (self._day_expected[day] + credibility)
 
-    def learn(self, at_ms: int, seconds: float, count: float) -> None:
-        """Takes a window in."""
-        hour, day = at_ms // _HOUR_MS % _HOURS, weekday_of(at_ms)
+    def learn(self, at_ms: int, seconds: float, count: float, *, new_day: bool = False) -> None:
+        """Takes a window in; one of a new kind of day teaches that day alone."""
+        hour, day = at_ms // _HOUR_MS % _HOURS, self._day_of(at_ms)
         factor = self._day_factor(day)
-        fade = exp(-seconds / _HOUR_MEMORY_SECONDS)
-        self._hour_counts[hour] = round(self._hour_counts[hour] * fade + count, _ROUNDING)
-        self._hour_seconds[hour] = round(self._hour_seconds[hour] * fade + seconds * factor)
+        if not new_day:
+            fade = exp(-seconds / _HOUR_MEMORY_SECONDS)
+            self._hour_counts[hour] = round(self._hour_counts[hour] * fade + count, _ROUNDING)
+            self._hour_seconds[hour] = round(self._hour_seconds[hour] * fade + seconds * factor)
         expected = self._hour_rate(hour, 1.0)[0] * seconds
         fade = exp(-seconds / _DAY_MEMORY_SECONDS)
         self._day_counts[day] = round(self._day_counts[day] * fade + count, _ROUNDING)
@@ -145,6 +167,8 @@ class Profile:
         if seconds > 0.0:
             self.mean = _short(self.total / seconds)
             self._hour_credibility = _credibility(self._hour_counts, self._hour_seconds, self.mean, dispersion)
+        if self._dawn < 0 and seconds >= _DAWN_SECONDS and self._hour_credibility != inf:
+            self._find_dawn()
         expected = sum(self._day_expected)
         if expected > 0.0:
             ratio = sum(self._day_counts) / expected
@@ -154,7 +178,7 @@ class Profile:
         faded = self.peak * exp(-min(elapsed, _PEAK_MEMORY_SECONDS) / _PEAK_MEMORY_SECONDS)
         self.peak = _short(max(highest, faded))
         self._before, self._after = (
-            _short(self._hour_rate(near // _HOUR_MS % _HOURS, dispersion)[0] * self._day_factor(weekday_of(near)))
+            _short(self._hour_rate(near // _HOUR_MS % _HOURS, dispersion)[0] * self._day_factor(self._day_of(near)))
             for near in (at_ms - _HOUR_MS, at_ms + _HOUR_MS)
         )
 
@@ -172,6 +196,7 @@ class Profile:
             None if self._hour_credibility == inf else self._hour_credibility,
             None if self._day_credibility == inf else self._day_credibility,
             self._slot,
+            self._dawn,
             self._before,
             self._after,
             self.mean,
@@ -188,7 +213,7 @@ class Profile:
         self._day_expected = [float(count) for count in expected]
         self._hour_credibility = inf if hour_credibility is None else hour_credibility
         self._day_credibility = inf if day_credibility is None else day_credibility
-        self._slot, self._before, self._after, self.mean, self.peak, self.total = rest
+        self._slot, self._dawn, self._before, self._after, self.mean, self.peak, self.total = rest
 
 
 def _short(value: float) -> float:

@@ -33,8 +33,12 @@ _NARROWEST: Final = 0.05
 _TAUGHT_BY_ONE: Final = 8.0
 # What is far out teaches as if it were so many standard deviations and successes away.
 _FAR_OUT: Final = (5.0, 3.0)
+# So far away at most is what the window that was told as an anomaly teaches.
+_STARTLING: Final = 12.0
 # Up to here it is called high or low, not a shift.
 _SHORT_MS: Final = 3_600_000
+# Windows without trials need not be shown: only after so long without one nothing is carried over.
+_LONGEST_GAP: Final = DAY
 # Less than this says nothing about a rate.
 _LEAST_TRIALS: Final = 50.0
 _MOST_TRIALS: Final = 10**12
@@ -73,11 +77,11 @@ class RateSeries(Watcher):
     history (`TailHistory`).
 
     What exceeds the trials (a reply comes later than its email) waits for the trials of later windows. Windows without
-    trials say nothing. Nothing is told before the series was watched for `warm_up_seconds` since its first trial, with
-    trials in `warm_up_windows` windows and 50 in all.
+    trials say nothing, and may as well be left out. Nothing is told before `warm_up_seconds` have passed since the
+    first trial, with trials in `warm_up_windows` windows and 50 in all.
 
     Args:
-        warm_up_seconds: Watched time since the first trial before anything may be told.
+        warm_up_seconds: Time since the first trial before anything may be told.
         warm_up_windows: Windows with trials before anything may be told.
         merge_seconds: What comes again within it belongs to the same episode.
         adopt_seconds: An episode that lasts so long is the new rate.
@@ -131,18 +135,18 @@ class RateSeries(Watcher):
         if window is None:
             return self._unmeasured()
         tracker = self._tracker
-        if window.gap_seconds > tracker.merge_seconds:
+        if window.gap_seconds > _LONGEST_GAP:
             self._forget_evidence()
             if tracker.episode is not None:
                 return Verdict(PRIOR, (0.0, 0.0), None, tracker.close(end_ms), "ended")
         if self._measured:
-            self._history += seconds
+            self._history += seconds + min(window.gap_seconds, _LONGEST_GAP)
         hits = min(successes + self._waiting, trials)
         self._waiting = min(successes + self._waiting - hits, _MOST_TRIALS) if self._measured or trials else 0
         if not trials:
             if not self._adoptable(window):
                 return self._unmeasured()
-            self._forget_evidence()
+            self._adopt()
             return Verdict(PRIOR, (0.0, 0.0), None, tracker.close(window.end_ms), "ended")
         outlook = self._expect(trials)
         if tracker.episode is not None:
@@ -180,6 +184,7 @@ class RateSeries(Watcher):
         if score >= ALERT_THRESHOLD:
             self._histories[name].learn(found[name])
             kind, began_ms = self._told_as(name, window)
+            self._startle(hits, trials, outlook)
             self._episode_successes, self._episode_trials = float(hits), float(trials)
             episode = self._tracker.open(kind, began_ms, window.start_ms, value, outlook.expected, score)
             return Verdict(score, outlook.expected, value, episode, "opened")
@@ -251,20 +256,32 @@ class RateSeries(Watcher):
             )
         score = score_of(exp(-self._histories["high" if rises else "low"].calibrated(surprise_of(p))))
         phase = tracker.go_on(window.start_ms, window.end_ms, value, outlook.expected, score, -away)
+        score = max(score, tracker.standing)
         if phase == "ended":
             self._forget_evidence()
             return Verdict(score, outlook.expected, value, tracker.closed, "ended")
         if self._adoptable(window):
-            self._successes, self._trials = self._episode_successes, self._episode_trials
-            self._forget_evidence()
+            self._adopt()
             return Verdict(score, outlook.expected, value, tracker.close(window.end_ms), "ended")
         return Verdict(score, outlook.expected, value, tracker.episode, "goes_on")
+
+    def _adopt(self) -> None:
+        """What lasts is usual from now on."""
+        self._successes, self._trials = self._episode_successes, self._episode_trials
+        self._forget_evidence()
 
     def _episode_odds(self) -> float:
         misses = self._episode_trials - self._episode_successes
         return (self._episode_successes + _PRIOR_SHAPE) / (max(misses, 0.0) + _PRIOR_SHAPE)
 
     # Learning.
+
+    def _startle(self, hits: int, trials: int, outlook: _Outlook) -> None:
+        """Takes in that a rate can do this at all, for the dispersion alone: what comes again surprises less."""
+        usual = trials * outlook.rate
+        bound = _STARTLING * (sqrt(usual * (1.0 - outlook.rate) * outlook.dispersion) + 1.0)
+        off = min(abs(hits - usual), bound)
+        self._squares = round(self._squares + off * off, _ROUNDING)
 
     def _learn(self, window: Window, hits: int, trials: int, outlook: _Outlook) -> None:
         """Takes the window in; what lies far out only up to a bound (Huber 1964)."""

@@ -18,7 +18,7 @@ def score_of(p: float) -> float:
     """The posterior probability of an anomaly, given the p-value of what was seen.
 
     Prior odds times ``1 / (-e p ln p)``, the largest Bayes factor that any reasonable alternative can claim from a
-    p-value (Sellke, Bayarri and Berger 2001, eq. 3); for p >= 1/e the factor is 1.
+    p-value (Sellke, Bayarri and Berger 2001); for p >= 1/e the factor is 1.
 
     Args:
         p: A probability; what lies outside 0 to 1 is taken as the nearer end, NaN as 1.

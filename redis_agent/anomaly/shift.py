@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from math import log, log1p
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ DOWN: Final = (0.5, 0.2)
 
 # One window adds no more than this, in nats: a change must last to be told.
 _MOST: Final = 6.0
+# Of a window that expects less than this nothing is learned, in dispersions; a night has many of them.
+_NOTHING: Final = 5e-4
 # Nor may a sum run away while nobody is told.
 _CEILING: Final = 60.0
 _ROUNDING: Final = 3
@@ -26,24 +29,26 @@ class Excursion:
     r a ratio of odds, ``l = (s ln r - n ln(1 + (r - 1) p)) / phi``. With the level known, the average run length to
     ``S >= h`` is at least ``exp(h)`` windows (Lorden 1971, theorem 2), so that ``exp(-S)`` serves as the p-value of a
     window. Of k ratios the largest sum counts, less ``ln k``, which keeps the bound (a mixture of e-detectors: Shin,
-    Ramdas and Rinaldo 2024, section 4).
+    Ramdas and Rinaldo 2024).
 
     Args:
-        ratios: Alternatives, all on one side of 1.
+        ratios: Alternatives, all on one side of 1, the nearest to it first.
         following_seconds: What is usual follows an excursion within so long.
     """
 
     __slots__ = (
         "_began_ms",
+        "_edge",
         "_following_seconds",
         "_logs",
         "_price",
         "_ratios",
-        "_sums",
+        "_rising",
         "count",
         "expected",
         "factor",
         "peak",
+        "sums",
         "surprise",
         "windows",
     )
@@ -51,13 +56,13 @@ class Excursion:
     def __init__(self, ratios: tuple[float, ...], following_seconds: float = 86_400.0) -> None:
         self._following_seconds = following_seconds
         self._ratios = ratios
-        self._price = log(len(ratios))
-        self._logs = tuple(log(ratio) for ratio in ratios)
+        self._rising = ratios[0] > 1.0
+        self._price, self._edge, self._logs = _constants(ratios)
         self.reset()
 
     def reset(self) -> None:
         """Forgets what was seen."""
-        self._sums = [0.0] * len(self._ratios)
+        self.sums = [0.0] * len(self._ratios)
         self._began_ms = [0] * len(self._ratios)
         self.windows = 0
         self.count = 0.0
@@ -90,10 +95,15 @@ class Excursion:
         Returns:
             The peak of an excursion that is over with this window, else 0.
         """
-        if self.windows and (factor > self.factor) is (self._ratios[0] > 1.0):
+        if self.windows and (factor > self.factor) is self._rising:
             factor = self.factor + (factor - self.factor) * min(1.0, window.seconds / self._following_seconds)
         expected = base * factor
-        sums, largest = self._sums, 0.0
+        if trials <= 0.0:
+            if not self.windows and (count > expected * self._edge) is not self._rising:
+                return 0.0
+            if count <= 0.0 and expected < _NOTHING * dispersion:
+                return 0.0
+        sums, largest = self.sums, 0.0
         for index, ratio in enumerate(self._ratios):
             cost = expected * (ratio - 1.0)
             if trials > 0.0:
@@ -119,10 +129,20 @@ class Excursion:
         self.peak = max(self.peak, round(self.surprise, _ROUNDING))
         return 0.0
 
+    def limit(self, most: list[float]) -> None:
+        """Lets no sum be above its limit."""
+        self.sums = [min(total, limit) for total, limit in zip(self.sums, most, strict=True)]
+        self.surprise = max(0.0, max(self.sums) - self._price)
+
+    @property
+    def largest(self) -> float:
+        """The largest of the sums."""
+        return max(self.sums)
+
     @property
     def began_ms(self) -> int:
         """When the level changed, most likely: since when the largest of the sums is above 0."""
-        return self._began_ms[self._sums.index(max(self._sums))]
+        return self._began_ms[self.sums.index(max(self.sums))]
 
     @property
     def ratio(self) -> float:
@@ -133,14 +153,23 @@ class Excursion:
         """What is to be kept; nothing while there is no excursion."""
         if not self.windows:
             return []
-        return [*self._sums, *self._began_ms, self.windows, self.count, self.expected, self.factor, self.peak]
+        return [*self.sums, *self._began_ms, self.windows, self.count, self.expected, self.factor, self.peak]
 
     def restore(self, state: list[Any]) -> None:
         """Goes on from what was kept."""
         self.reset()
         if state:
             number = len(self._ratios)
-            self._sums = list(state[:number])
+            self.sums = list(state[:number])
             self._began_ms = list(state[number : 2 * number])
             self.windows, self.count, self.expected, self.factor, self.peak = state[2 * number :]
-            self.surprise = max(0.0, max(self._sums) - self._price)
+            self.surprise = max(0.0, max(self.sums) - self._price)
+
+
+@cache
+def _constants(ratios: tuple[float, ...]) -> tuple[float, float, tuple[float, ...]]:
+    """The price of choosing among the ratios, the edge, and their logarithms: a series is made for each window.
+
+    The edge: where the first ratio, the nearest to 1, gains nothing, none does.
+    """
+    return log(len(ratios)), (ratios[0] - 1.0) / log(ratios[0]), tuple(log(ratio) for ratio in ratios)

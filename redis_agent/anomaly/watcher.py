@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, isfinite, log
+from math import exp, log
 from typing import Any, ClassVar, Final, Self
 
 from redis_agent.anomaly.calibration import TailHistory
@@ -16,6 +16,9 @@ DEVIATION: Final = 3.0
 """A surprise beyond this (p = 5 %) is a deviation."""
 
 _DAY_MS: Final = 86_400_000
+# No window is shorter or longer, in seconds.
+_SHORTEST: Final = 0.001
+_LONGEST: Final = 7 * DAY
 # The prior is meant for windows of ten minutes: shorter ones are looked at more often, and each counts for less.
 _WINDOW: Final = 600.0
 # A surprise without any limit would be one of floating point.
@@ -58,7 +61,7 @@ class Watcher:
 
     def _enter(self, start_ms: int, seconds: float) -> Window | None:
         """The window, or None when it cannot be one: no length, or begun before the last one ended."""
-        if not (seconds >= 0.001 and isfinite(seconds)) or start_ms < max(self._end_ms, 0):
+        if not _SHORTEST <= seconds <= _LONGEST or start_ms < max(self._end_ms, 0):
             return None
         last_end_ms = self._end_ms
         end_ms = start_ms + int(seconds * 1000.0)
@@ -88,6 +91,8 @@ class Watcher:
         best, strongest = 0.0, ""
         looks = log(window.seconds / _WINDOW) if window.seconds < _WINDOW else 0.0
         for name, surprise in found.items():
+            if surprise <= best:
+                continue
             weighed = self._histories[name].calibrated(surprise) + self._log_shares[name] + looks
             if weighed > best:
                 best, strongest = weighed, name
@@ -136,16 +141,22 @@ class Watcher:
         series = cls(**settings)
         if not state or state[0] != cls._VERSION:
             raise ValueError("not a state of this version")
-        _, series._end_ms, series._run_ms, numbers, histories, up, down, tracker, extra = state
-        for name, number in zip(cls._NUMBERS, numbers, strict=True):
-            setattr(series, name, number)
-        for index, history in enumerate(series._histories.values()):
-            history.restore(histories[2 * index : 2 * index + 2])
-        series._up.restore(up)
-        series._down.restore(down)
-        series._tracker.restore(tracker)
-        series._restore_extra(extra)
+        try:
+            series._take(state)
+        except (TypeError, LookupError, AttributeError) as error:
+            raise ValueError("not a state of this version") from error
         return series
+
+    def _take(self, state: list[Any]) -> None:
+        _, self._end_ms, self._run_ms, numbers, histories, up, down, tracker, extra = state
+        for name, number in zip(self._NUMBERS, numbers, strict=True):
+            setattr(self, name, number)
+        for index, history in enumerate(self._histories.values()):
+            history.restore(histories[2 * index : 2 * index + 2])
+        self._up.restore(up)
+        self._down.restore(down)
+        self._tracker.restore(tracker)
+        self._restore_extra(extra)
 
     def _extra_state(self) -> list[Any]:
         """What a kind of series keeps besides numbers."""

@@ -59,7 +59,7 @@ class Session:
             ttl_seconds=self.settings.definitions_ttl_seconds,
             translations=Translations(self.client) if self.settings.translate_criteria else None,
         )
-        asker = app.gemini_for(self.settings, self.client, telemetry)
+        asker = app.asker_of(self.settings, self.client, telemetry)
         reader = app.reader_of(self.settings, self.client, catalogue=catalogue, clock=clock)
         try:
             yield reader, Analyst(reader=reader, asker=asker, telemetry=telemetry, clock=clock)

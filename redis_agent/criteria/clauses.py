@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from redis_agent.criteria.expression import SECONDS_PER_UNIT, AfterCount, AfterTime, Clause, Duration, Within
-from redis_agent.criteria.phrases import UNITS, NotUnderstoodError, Piece, Quantity
+from redis_agent.criteria.expression import SECONDS_PER_UNIT, UNITS, AfterCount, AfterTime, Clause, Duration, Within
+from redis_agent.criteria.pieces import NotUnderstoodError, Piece
+from redis_agent.criteria.samples import MAX_NOUN, count_at, least, nouns_at, planned, skip
 
-_AFTER: Final = frozenset({"after", "once", "following"})
-_WITHIN: Final = frozenset({"within", "in", "inside", "over", "during", "by"})
+_AFTER: Final = frozenset({"after", "once", "following", "when"})
+_WITHIN: Final = frozenset({"within", "in", "inside", "over", "during", "by", "at"})
 _LEAD_INS: Final = frozenset({"the", "first", "next", "initial", "a", "an", "of", "our"})
 _ONE: Final = frozenset({"a", "an", "first", "the"})
 _WHOLE: Final = frozenset({"experiment", "test", "campaign", "trial", "pilot", "run", "period"})
+_JUDGED: Final = frozenset({"measured", "evaluated", "judged", "assessed", "checked"})
 _END_WORDS: Final = frozenset({"end", "close", "conclusion"})
-_SAMPLED: Final = frozenset({"from", "of", "across", "among", "in", "out"})
-_AUXILIARIES: Final = frozenset({"are", "were", "is", "was", "have", "been", "has", "the", "had"})
-_STOPS: Final = frozenset({"within", "after", "by", "in", "with", "and", "or", "if", "because", "at", "from", "to"})
-_MAX_NOUN: Final = 4
+_SENDERS: Final = frozenset({"we", "we've", "you", "have", "has", "had", "been", "team"})
+_ORDINALS: Final = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6}
+_PERIODS: Final = frozenset({"period", "window", "mark", "point", "timeframe", "span", "sprint"})
+_STARTS: Final = frozenset({"launch", "launching", "start", "starting", "kickoff", "kick-off"})
 _MAX_SECONDS: Final = 100 * SECONDS_PER_UNIT["year"]
 
 
@@ -30,11 +32,17 @@ class Clauses:
         clauses: In their order.
         by_end: ``by the end of the experiment``.
         sample: ``from 200 emails``, the planned size.
+        first: ``from the first 200 emails``, which the rest is not to count with.
+        at_moment: ``at the end of week 2``: then, not before.
+        any_time: ``in a day``, which may be the first or any.
     """
 
     clauses: list[Clause] = field(default_factory=list)
     by_end: bool = False
     sample: AfterCount | None = None
+    first: bool = False
+    at_moment: bool = False
+    any_time: bool = False
 
 
 def take_clauses(pieces: Sequence[Piece], into: Clauses) -> list[Piece]:
@@ -46,7 +54,7 @@ def take_clauses(pieces: Sequence[Piece], into: Clauses) -> list[Piece]:
         # "time to reply over 2 days" compares, "5 replies over 2 days" has a deadline
         end = _clause(pieces, index, into) if counted or pieces[index].text != "over" else index
         if end == index and counted:
-            end = _sample(pieces, index, into)
+            end = _size(rest, pieces, index, into)
         if end == index:
             rest.append(pieces[index])
             end += 1
@@ -57,11 +65,29 @@ def take_clauses(pieces: Sequence[Piece], into: Clauses) -> list[Piece]:
 def is_clauses(pieces: Sequence[Piece], into: Clauses) -> bool:
     """Whether some words are clauses and nothing else; if so they are moved."""
     found = Clauses()
+    if pieces and pieces[0].text in _JUDGED:
+        pieces = pieces[1:]
     if not pieces or take_clauses(pieces, found):
         return False
     into.clauses += found.clauses
     into.by_end |= found.by_end
+    into.at_moment |= found.at_moment
+    into.any_time |= found.any_time
     return True
+
+
+def _size(said: Sequence[Piece], pieces: Sequence[Piece], start: int, into: Clauses) -> int:
+    """What it is taken over: a least size is a clause, a planned one only a remark."""
+    required = least(said, pieces, start)
+    if required is not None:
+        into.clauses.append(required[0])
+        return required[1]
+    size = planned(pieces, start) if into.sample is None else None
+    if size is None or _time(pieces, skip(pieces, start + 1, _LEAD_INS)) is not None:
+        return start
+    into.sample = size[0]
+    into.first = "first" in (piece.text for piece in pieces[start : size[1]])
+    return size[1]
 
 
 def _clause(pieces: Sequence[Piece], start: int, into: Clauses) -> int:
@@ -81,43 +107,73 @@ def _clause(pieces: Sequence[Piece], start: int, into: Clauses) -> int:
 
 
 def _after(pieces: Sequence[Piece], start: int, into: Clauses) -> int:
-    index = _skip(pieces, start + 1, _LEAD_INS)
+    index = skip(pieces, start + 1, _LEAD_INS)
     timed = _time(pieces, index)
     if timed is None and index > start + 1:
         timed = _time(pieces, index - 1)
     if timed is not None:
         into.clauses.append(AfterTime(timed[0]))
-        return timed[1]
-    if index < len(pieces) and pieces[index].text.endswith("ing") and pieces[index].kind == "word":
+        return _behind(pieces, timed[1])
+    index = skip(pieces, index, _SENDERS)
+    if index + 1 < len(pieces) and pieces[index].kind == "word" and pieces[index].text.endswith(("ing", "ed", "sent")):
         index += 1
-    quantity = _count(pieces, index)
+    index += index < len(pieces) and pieces[index].operator in (">", ">=")  # after at least 100 sends
+    quantity = count_at(pieces, index)
     if quantity is None:
         return start
-    nouns, index = _nouns(pieces, index + 1)
-    if not 0 < len(nouns) <= _MAX_NOUN or nouns[0] in UNITS:
+    nouns, index = nouns_at(pieces, index + 1)
+    if not 0 < len(nouns) <= MAX_NOUN or nouns[0] in UNITS:
         raise NotUnderstoodError(f"it is not clear what is counted in 'after {quantity.text}'", "after 100 sends")
     into.clauses.append(AfterCount(quantity.value, " ".join(nouns)))
     return index
 
 
 def _within(pieces: Sequence[Piece], start: int, into: Clauses) -> int:
-    index = start + 1
-    if pieces[start].text == "in" and index < len(pieces) and pieces[index].text in ("under", "less than"):
+    word, index = pieces[start].text, start + 1
+    if word == "in" and index < len(pieces) and pieces[index].text in ("under", "less than"):
         index += 1
-    if pieces[start].text == "by":  # by the end of week 2
-        index = _skip(pieces, index, frozenset({"the"}))
-        if [piece.text for piece in pieces[index : index + 2]] == ["end", "of"]:
-            index += 2
-        timed = _time(pieces, index) or _time(pieces, _skip(pieces, index, frozenset({"the"})))
-        if timed is None or _count(pieces, index) is not None:
-            return start  # by 7 days is no deadline, and by 20% no clause
+    if word in ("by", "at"):
+        timed = _moment(pieces, index, ends=word == "at")
     else:
-        index = _skip(pieces, index, _LEAD_INS)
+        index = skip(pieces, index, _LEAD_INS)
         timed = _time(pieces, index) or (_time(pieces, index - 1) if index > start + 1 else None)
     if timed is None:
         return start
     into.clauses.append(Within(timed[0]))
-    return timed[1]
+    into.at_moment |= word == "at"
+    into.any_time |= word == "in" and pieces[start + 1].text in ("a", "an")
+    return _behind(pieces, timed[1])
+
+
+def _moment(pieces: Sequence[Piece], index: int, *, ends: bool) -> tuple[Duration, int] | None:
+    """``day 7``, ``the end of week 2``, ``the end of the second week``, ``the two-week mark``.
+
+    ``By 7 days`` is no moment, ``by 20%`` no time, and the end of *the* month is the calendar's.
+    """
+    index = skip(pieces, index, frozenset({"the"}))
+    end_of = [piece.text for piece in pieces[index : index + 2]] == ["end", "of"]
+    index = skip(pieces, index + 2, frozenset({"the"})) if end_of else index
+    ordinal, unit = (pieces[at].text if at < len(pieces) else "" for at in (index, index + 1))
+    if end_of and ordinal in _ORDINALS and unit in UNITS:
+        return Duration(float(_ORDINALS[ordinal]), UNITS[unit]), index + 2
+    timed = _time(pieces, index)
+    if timed is None:
+        return None
+    marked = timed[1] < len(pieces) and pieces[timed[1]].text in ("mark", "point")
+    if count_at(pieces, index) is not None:
+        return timed if marked else None
+    return timed if marked or end_of or not ends else None
+
+
+def _behind(pieces: Sequence[Piece], index: int) -> int:
+    """Behind ``period`` or ``of the launch``, which end a time and add nothing."""
+    index = skip(pieces, index, _PERIODS)
+    texts = [piece.text for piece in pieces[index : index + 3]]
+    if texts[:1] in (["of"], ["after"], ["from"], ["since"]):
+        start = 1 + (texts[1:2] in (["the"], ["our"]))
+        if start < len(texts) and texts[start] in _STARTS | _WHOLE:
+            return index + start + 1
+    return index
 
 
 def _whole_experiment(pieces: Sequence[Piece], start: int, into: Clauses) -> int:
@@ -134,49 +190,13 @@ def _whole_experiment(pieces: Sequence[Piece], start: int, into: Clauses) -> int
             return start + index
         index += 1 + (texts[index + 1 : index + 2] == ["the"])
     if texts[index : index + 1] and texts[index] in _WHOLE:
+        if not ends and texts[0] in ("by", "at"):  # by campaign end
+            into.by_end = texts[index + 1 : index + 2] != [] and texts[index + 1] in _END_WORDS
+            return start + index + 2 if into.by_end else start
         return start + index + 1
     if ends:  # by the end of something else
         into.by_end = False
     return start
-
-
-def _sample(pieces: Sequence[Piece], start: int, into: Clauses) -> int:
-    """``from 200 emails`` behind a number: the size that was planned, no condition."""
-    if pieces[start].text not in _SAMPLED or pieces[start].kind != "word" or pieces[start - 1].kind == "number":
-        return start
-    index = _skip(pieces, start + 1, _LEAD_INS)
-    quantity = _count(pieces, index)
-    if quantity is None or _time(pieces, index) is not None:
-        return start
-    index += 1
-    nouns, index = _nouns(pieces, index)
-    if not 0 < len(nouns) <= _MAX_NOUN or into.sample is not None:
-        return start
-    into.sample = AfterCount(quantity.value, " ".join(nouns))
-    return index
-
-
-def _nouns(pieces: Sequence[Piece], index: int) -> tuple[list[str], int]:
-    """What is counted, and the index behind it."""
-    nouns: list[str] = []
-    while index < len(pieces) and pieces[index].kind == "word" and pieces[index].text not in _STOPS:
-        nouns.append(pieces[index].text.replace("-", "_").replace("'", ""))
-        index += 1
-    return [noun for noun in nouns if noun not in _AUXILIARIES], index
-
-
-def _skip(pieces: Sequence[Piece], index: int, words: frozenset[str]) -> int:
-    while index < len(pieces) and pieces[index].kind == "word" and pieces[index].text in words:
-        index += 1
-    return index
-
-
-def _count(pieces: Sequence[Piece], index: int) -> Quantity | None:
-    """A number that can be counted to."""
-    quantity = pieces[index].quantity if index < len(pieces) else None
-    if quantity is None or quantity.percent or quantity.money or quantity.upper is not None or quantity.unit:
-        return None
-    return quantity
 
 
 def _time(pieces: Sequence[Piece], index: int) -> tuple[Duration, int] | None:

@@ -30,6 +30,21 @@ SECONDS_PER_UNIT: Final[dict[str, int]] = {
     "year": 31_536_000,
 }
 
+UNITS: Final[dict[str, str]] = {
+    spelling: unit
+    for unit, spellings in {
+        "second": "s sec secs second seconds",
+        "minute": "min mins minute minutes",
+        "hour": "h hr hrs hour hours",
+        "day": "d day days",
+        "week": "w wk wks week weeks",
+        "month": "month months",
+        "year": "y yr yrs year years",
+    }.items()
+    for spelling in spellings.split()
+}
+"""Every spelling of a unit of time. ``m`` is none: it could be minutes, or months."""
+
 NAME: Final = re.compile(r"[^\W\d]\w*(?:\.\w+)*")
 """A name that needs no backticks: letters, digits and ``_``, dots inside, no digit first."""
 
@@ -251,6 +266,12 @@ class Criterion:
         object.__setattr__(self, "names", names_of(plan))
         object.__setattr__(self, "has_time_clause", _has_time_clause(plan))
         object.__setattr__(self, "asks_for_less", _asks_for_less(plan))
+
+    @property
+    def is_bare_flag(self) -> bool:
+        """Whether it is a name alone, or a name with clauses."""
+        inner = self.condition.condition if isinstance(self.condition, Bounded) else self.condition
+        return isinstance(inner, Flag)
 
     def __str__(self) -> str:
         """The canonical text."""

@@ -15,7 +15,7 @@ Words are not case-sensitive. A bare name is a flag: ``account_restricted`` mean
 ``account_restricted: true``. Names are letters, digits and ``_``, with dots inside
 (``latency.p99``). A hyphen is always a minus, so that ``sent-bounced`` is a subtraction; a name
 with a hyphen, a space or a reserved word is written in backticks. Numbers are ``1000``, ``1,000``,
-``1_000``, ``1e3``, ``.5`` and ``10%``. ``m`` after a number is minutes; a month has 30 days.
+``1_000``, ``1e3``, ``.5`` and ``10%``. A month has 30 days; ``m`` could be minutes or months and is refused.
 
 Nothing recurses out: a text has at most 2,000 characters, a tree at most ``MAX_DEPTH`` levels
 (a sum of 50 terms is such a tree; ``and`` and ``or`` are flat).
@@ -27,6 +27,7 @@ from typing import Final, TypeAlias
 
 from redis_agent.criteria.expression import (
     SECONDS_PER_UNIT,
+    UNITS,
     AfterCount,
     AfterTime,
     And,
@@ -86,20 +87,6 @@ _MINUS_POWER: Final = 8
 
 _TRUTHS: Final = {"true": True, "false": False}
 _TRUTHS_AFTER_COLON: Final = {**_TRUTHS, "yes": True, "no": False}
-
-_UNITS: Final[dict[str, str]] = {
-    spelling: unit
-    for unit, spellings in {
-        "second": "s sec secs second seconds",
-        "minute": "m min mins minute minutes",
-        "hour": "h hr hrs hour hours",
-        "day": "d day days",
-        "week": "w wk wks week weeks",
-        "month": "month months",
-        "year": "y yr yrs year years",
-    }.items()
-    for spelling in spellings.split()
-}
 
 _CONDITION_HINT: Final = "compare a metric with a number, for example replies > 3"
 
@@ -310,18 +297,20 @@ class _Parser:
             )
         words: list[str] = []
         while self._next.kind == "name" and self._next.text.lower() not in _TRUTHS:
-            if words and words[0].lower() in _UNITS and self._at_end():
+            if words and words[0].lower() in UNITS and self._at_end():
                 break
             words.append(self._take().text)
-        unit = _UNITS.get(words[0].lower()) if len(words) == 1 else None
+        unit = UNITS.get(words[0].lower()) if len(words) == 1 else None
         if unit is not None:
             duration = Duration(amount.value, unit)
             if duration.seconds > _MAX_SECONDS:
                 raise CriterionError("this time is longer than 100 years", amount.position)
             return (AfterTime if word.text == "after" else Within)(duration)
+        if words and words[0].lower() == "m":
+            raise CriterionError("'m' could be minutes or months", amount.position, "write min or month")
         if word.text == "within":
             raise CriterionError("'within' needs a time", amount.position, "for example 2 weeks")
-        if words and words[0].lower() in _UNITS:
+        if words and words[0].lower() in UNITS:
             raise CriterionError(f"unexpected {words[1][:40]!r} behind a time", amount.position, "end it at the unit")
         if not words or len(words) > _MAX_NOUN_WORDS:
             raise CriterionError(

@@ -34,19 +34,29 @@ EXCEED: Final = word_set(
 )
 """Going beyond it."""
 
-RISE: Final = word_set("climb climbed climbs grew grow grows improve improves increase increases rise rises rose")
+RISE: Final = word_set(
+    "climb climbed climbs creep creeps grew grow grows improve improves increase increases jump jumps rise rises rose "
+    "spike spikes"
+)
 """Rising, to a number."""
 
 FALL: Final = word_set(
-    "decline declined declines decrease decreases dip dips drop dropped drops fall falls fell sink sinks"
+    "decline declined declines decrease decreases dip dips drop dropped drops fall falls fell plunge plunges sink "
+    "sinks slide slides slip slips"
 )
 """Falling, to a number."""
 
 LINKS: Final = word_set(
-    "a an are at be being can come comes get gets go goes in is level lies must of reading remain remained "
-    "remains shall should sits stay stayed stays the to was were will"
+    "a an are at averages be being can come comes get gets go goes hovers in is level lies must of reading "
+    "remain remained remains shall should sits stay stayed stays still stuck the to was were will"
 )
 """Between a subject and its number; they give no direction."""
+
+STAY: Final = word_set("keep keeping maintain remain remained remains stay stayed stays")
+"""What is to be so all the time."""
+
+QUALITIES: Final = word_set("excessive few high insufficient low many poor too weak")
+"""Before a declared metric, these say which side of the number that follows is meant."""
 
 KEEP: Final = word_set("bring deliver drive ensure have hold keep keeping maintain push secure see sustain target")
 """Before a subject; they give no direction."""
@@ -64,7 +74,8 @@ MODALS: Final = word_set("must shall should")
 """What somebody wants."""
 
 MONEY: Final = word_set(
-    "acv arr bookings budget cost costs donations funding gmv income mrr pipeline profit revenue sales spend tcv value"
+    "acv arr bookings budget cost costs donations earnings expenses fees funding gmv income mrr pipeline profit "
+    "revenue sales savings spend tcv value"
 )
 """What money can be an amount of."""
 
@@ -90,18 +101,18 @@ WISHES: Final = word_set(
 """What is wanted, not what is."""
 
 UNCOUNTED: Final = word_set(
-    "a about across after again all almost among an and another any anyone approximately are around as at "
-    "average be because been before being better between big both but by can clear clearly concerns "
+    "a about across after again all almost among an and another any anyone anything approximately are around "
+    "as at average be because been before being better between big both but by can clear clearly concerns "
     "consecutive could current daily day days decrease despite did do does doubts drop during each "
-    "enthusiastic every everybody everyone excited false faster few fewer first for from genuine good great "
-    "growth had happy has have high higher hopefully hourly hours how if improvement in increase interested "
-    "interesting into is issues it its just last least less lift like low lower major many may maybe "
-    "meaningful might minor month monthly months more most much must nearly next no nobody not obvious of on "
-    "ones only or other others our own people per perhaps point points previous prior problems quality real "
-    "really reduction roughly row same second serious several should significant signs since small solid some "
-    "somebody someone strong such than that the their them these they things this those through time times to "
-    "top true unless until very via visible was we week weekly weeks were what when where which while who "
-    "whose why will with within without worse would year yearly years yes"
+    "enthusiastic every everybody everyone everything excited false faster few fewer final first for from "
+    "genuine good great growth had happy has have high higher hopefully hourly hours how if improvement in "
+    "increase interested interesting into is issues it its just last least less lift like low lower major "
+    "many may maybe meaningful might minor month monthly months more most much must nearly next no nobody not "
+    "nothing obvious of on ones only or other others our own people per perhaps point points previous prior "
+    "problems quality real really reduction roughly row same second serious several should significant signs "
+    "since small solid some somebody someone something strong such than that the their them these they things "
+    "this those through time times to top true unless until very via visible was we week weekly weeks were "
+    "what when where which while who whose why will with within without worse would year yearly years yes"
 )
 """No name of an undeclared metric has these: they make a phrase that nobody counts."""
 

@@ -6,6 +6,7 @@ names, and names are matched by words only where no exact one exists.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +32,11 @@ _EXACT: Final[tuple[tuple[str, ReadingKind], ...]] = (
     ("", "fact"),
 )
 _MAX_NAMED: Final = 5
+
+_PERCENT_UNITS: Final = frozenset({"%", "percent", "percentage", "pct"})
+_SHARE_ENDS: Final = frozenset({"rate", "share", "percentage", "percent", "pct", "conversion"})
+_NO_SHARES: Final = frozenset({"per", "cost", "costs", "price", "value"})
+"""In ``cost_per_conversion`` the conversion is no share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +70,26 @@ class MetricSpec:
         """What a ratio of 1 reads as: 100.0 where percentages are 0 to 100, else 1.0."""
         if self.formula is not None:
             return self.formula.scale
-        if self.type == "percentage":
-            for number in (self.success_threshold, self.failure_threshold, self.target):
-                if number is not None and not number.percent and number.value > 1:
-                    return 100.0
-        return 1.0
+        if not self.is_share:
+            return 1.0
+        written = [number.value for number in self.numbers if not number.percent]
+        in_percent = self.unit.lower() in _PERCENT_UNITS or self.name.rpartition("_")[2] in _PERCENT_UNITS
+        return 100.0 if max(written, default=0.0) > 1 or (in_percent and not any(written)) else 1.0
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """The thresholds and the target, as far as they are declared."""
+        found = (self.success_threshold, self.failure_threshold, self.target)
+        return tuple(number for number in found if number is not None)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of something: by its type, its unit, or the last word of its name."""
+        if self.type == "percentage" or self.unit.lower() in _PERCENT_UNITS:
+            return True
+        words = self.name.lower().split("_")
+        named = words[-1] in _SHARE_ENDS and _NO_SHARES.isdisjoint(words)
+        return named and not self.unit and self.type not in ("counter", "duration")
 
 
 def is_base_field(name: str) -> bool:
@@ -186,6 +207,7 @@ class Metrics:
         Counters whose words include the noun's (``sends``: ``emails_sent``) are looked for first
         among the denominators, then among the other operands of the formulas of the metrics in
         ``prefer``, then among all; where several are left, the only one that is about sending.
+        ``samples`` are whatever is divided by.
         """
         if " " not in noun and (self._is_exact(noun) or noun in self._specs):
             return self.read(noun)
@@ -193,7 +215,10 @@ class Metrics:
         if stems == {"event"} and EVENTS_TOTAL in self._fields:
             return self.read(EVENTS_TOTAL)
         candidates: list[str] = []
-        for group in self._counter_groups(prefer):
+        groups: Iterable[list[str]] = self._counter_groups(prefer)
+        if stems == {"sampl"}:
+            groups, stems = itertools.islice(groups, 1), frozenset()
+        for group in groups:
             candidates = _distinct(name for name in group if stems <= name_stems(name))
             if len(candidates) > 1:
                 sent = [name for name in candidates if "send" in name_stems(name)]
@@ -218,7 +243,14 @@ class Metrics:
             if self.has_events:
                 return Reading(name, 0.0, kind="counter", assumed=True)
             return unknown(name, f"{name} is unknown before the first event")
-        return unknown(name, f"no data for {name} yet", 1.0 if spec is None else spec.scale)
+        reason = f"no data for {name} yet"
+        if spec is None and self.has_events and self._is_operand(name):
+            reason = f"{reason}; declared as a counter, it would be 0"
+        return unknown(name, reason, 1.0 if spec is None else spec.scale)
+
+    def _is_operand(self, name: str) -> bool:
+        """Whether a formula reads it. Nobody says that events come by this very name, so that none are not 0."""
+        return any(spec.formula is not None and name in spec.formula.names for spec in self._specs.values())
 
     def _compute(self, name: str, formula: Formula) -> None:
         """Puts a formula metric into the cache, the formulas inside its formula first.

@@ -1,8 +1,8 @@
 """Criteria as people and LLMs write them, read into the same expression as the formal grammar.
 
-Deterministic: a sentence is cut into pieces (``phrases``), freed of reasons and clauses
-(``sentence``, ``clauses``), split at ``or`` and ``and``, and each comparison is read by the first of
-the patterns of ``statements`` that fits, its words matched to metrics (``vocabulary``, ``matching``).
+Deterministic: a sentence is cut into pieces (``phrases``, ``quantities``), freed of reasons and clauses
+(``sentence``, ``clauses``, ``samples``), split at ``or`` and ``and``, and each comparison is read by the first of
+the patterns of ``statements`` (``anatomy``) that fits, its words matched to metrics (``vocabulary``, ``matching``).
 Whatever is left over and could change the meaning makes the whole unsupported: a criterion that is
 not judged costs a look, one that is guessed costs the trust in all others.
 """
@@ -13,8 +13,9 @@ import re
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
-from redis_agent.criteria.clauses import Clauses
+from redis_agent.criteria.clauses import Clauses, take_clauses
 from redis_agent.criteria.expression import (
+    UNITS,
     AfterCount,
     AfterTime,
     And,
@@ -33,7 +34,7 @@ from redis_agent.criteria.expression import (
     print_condition,
 )
 from redis_agent.criteria.grammar import parse
-from redis_agent.criteria.phrases import UNITS, NotUnderstoodError, Piece, Quantity
+from redis_agent.criteria.pieces import NotUnderstoodError, Piece, Quantity
 from redis_agent.criteria.sentence import sentence_of
 from redis_agent.criteria.statements import MISSED, Statement, read_statement
 from redis_agent.criteria.tokens import MAX_TEXT
@@ -77,7 +78,8 @@ def read_prose(text: str, vocabulary: Vocabulary, kind: CriterionKind) -> Criter
     if len(text) > MAX_TEXT:
         raise NotUnderstoodError(f"this text has {len(text)} characters, more than {MAX_TEXT}")
     try:
-        return _criterion(_STOP_IF.sub("", text) if kind == "failure" else text, vocabulary, kind)
+        spelled = vocabulary.spelled(text)
+        return _criterion(_STOP_IF.sub("", spelled) if kind == "failure" else spelled, vocabulary, kind)
     except NotUnderstoodError as error:
         if error.hint:
             raise
@@ -89,7 +91,7 @@ def read_prose(text: str, vocabulary: Vocabulary, kind: CriterionKind) -> Criter
 def _criterion(text: str, vocabulary: Vocabulary, kind: CriterionKind) -> Criterion:
     sentence = sentence_of(text)
     clauses = sentence.clauses
-    statements, condition = _read(sentence.pieces, clauses, vocabulary)
+    statements, condition = _read(sentence.pieces, clauses, vocabulary, kind)
     _check_asides(sentence.asides, statements, vocabulary)
     if kind == "failure":
         _check_failure(statements, condition)
@@ -108,19 +110,28 @@ def _criterion(text: str, vocabulary: Vocabulary, kind: CriterionKind) -> Criter
 
 
 def _check_asides(asides: Sequence[Sequence[Piece]], statements: Sequence[Statement], vocabulary: Vocabulary) -> None:
-    """What stands in parentheses explains, unless it compares another metric.
+    """What stands in parentheses explains, unless it asks for more, or for something else.
 
     Raises:
         NotUnderstoodError: ``Reply rate >= 8% (bounce rate < 5%)``.
     """
     names = {statement.subject.name for statement in statements}
+    formulas = [one.subject.spec.formula for one in statements if one.subject.spec is not None]
+    parts = [name for formula in formulas if formula is not None for name in formula.names]
+    of_a_share = any(statement.quantity.percent for statement in statements)
     for aside in asides:
+        asks = aside[0].kind == "operator" and aside[0].text[0].isalpha()  # 5 demos (at least 3 with CTOs)
+        if asks and not of_a_share:
+            raise NotUnderstoodError("what is said beside it asks for more: write a criterion for each")
         try:
-            statement = read_statement(aside, vocabulary)
+            statement = read_statement(take_clauses(aside, Clauses()), vocabulary)
         except NotUnderstoodError:
+            if asks:
+                raise
             continue
         subject = statement.subject
-        if subject.declared and not statement.counted and subject.name not in names:
+        explains = statement.counted and (not parts or subject.name in parts)
+        if subject.declared and not explains and subject.name not in names:
             raise NotUnderstoodError(f"{subject.name} is compared beside it: write a criterion for each")
 
 
@@ -140,8 +151,12 @@ def _check_failure(statements: Sequence[Statement], condition: Condition) -> Non
             )
 
 
-def _read(pieces: list[Piece], clauses: Clauses, vocabulary: Vocabulary) -> tuple[list[Statement], Condition]:
+def _read(
+    pieces: list[Piece], clauses: Clauses, vocabulary: Vocabulary, kind: CriterionKind
+) -> tuple[list[Statement], Condition]:
     """The comparisons of a sentence, and the condition that they make together."""
+    if pieces and pieces[0].text in ("either", "both") and any(piece.kind in ("or", "and") for piece in pieces):
+        pieces = pieces[1:]
     if not any(piece.kind in ("number", "zero") for piece in pieces):
         return _lasting(pieces, clauses, vocabulary)
     parts, word = _alternatives(pieces)
@@ -155,11 +170,28 @@ def _read(pieces: list[Piece], clauses: Clauses, vocabulary: Vocabulary) -> tupl
             raise NotUnderstoodError("it is not clear how much of it the negation is about")
         if clauses.clauses:
             raise NotUnderstoodError("it is not clear which of the comparisons the time or count belongs to")
-        items = tuple(statement.condition() for statement in statements)
+        if any(map(_is_bounded_above, parts)) and not all(map(_has_direction, parts)):
+            raise NotUnderstoodError("it is not clear whether 'fewer than' is said of all: write a criterion for each")
+        late = [kind == "failure" and word == "or" and _is_few(statement) for statement in statements]
+        items = tuple(
+            Bounded(statement.condition(), (AtEnd(),)) if waits and not all(late) else statement.condition()
+            for statement, waits in zip(statements, late, strict=True)
+        )
         return statements, Or(items) if word == "or" else And(items)
     if numbered.count(True) != 1 or not (numbered[0] or numbered[-1]):
         raise NotUnderstoodError("it is not clear which number belongs to what: write a criterion for each")
     return _shared(parts, word, vocabulary, first=numbered[0])
+
+
+def _is_bounded_above(part: Sequence[Piece]) -> bool:
+    return any(piece.operator in ("<", "<=") for piece in part)
+
+
+def _has_direction(part: Sequence[Piece]) -> bool:
+    return any(
+        piece.operator is not None or piece.kind == "zero" or (piece.quantity is not None and piece.quantity.plus)
+        for piece in part
+    )
 
 
 def _alternatives(pieces: Sequence[Piece]) -> tuple[list[list[Piece]], str]:
@@ -250,21 +282,51 @@ def _clauses(statements: Sequence[Statement], found: Clauses, kind: CriterionKin
     """When it is judged.
 
     What counts up from 0 is below any bound at first. So ``fewer than 5 replies within 7 days`` is
-    judged when the 7 days are over, and what ``can't`` be reached when the experiment is.
+    judged when the 7 days are over; what ``can't`` be reached, and a failure that is ``no replies`` and
+    names no time, when the experiment is.
     """
     missed = any(
         statement.operator == ">=" if kind == "success" else statement.operator in (">", ">=")
         for statement in statements
         if statement.negation in MISSED or (statement.negation in ("not", "do not") and kind == "failure")
     )
-    late = missed or any(statement.grows and statement.is_upper_bound for statement in statements)
+    growing = all(statement.grows and not statement.is_upper_bound for statement in statements)
+    late = missed or any(_shows_late(statement, kind) for statement in statements)
+    late = late or (found.at_moment and not growing)
     clauses: list[Clause] = [
         AfterTime(clause.duration) if late and isinstance(clause, Within) else clause for clause in found.clauses
     ]
-    if found.sample is not None and (missed or any(statement.is_upper_bound for statement in statements)):
-        clauses.append(found.sample)  # no replies from 50 emails: not before there are so many
-    growing = all(statement.grows and not statement.is_upper_bound for statement in statements)
+    if found.sample is not None:
+        clauses += _size(statements, found.sample, first=found.first, waits=missed)
+    if found.any_time and kind == "failure" and not late:
+        raise NotUnderstoodError("it is not clear whether it is about the first time or about any")
     waits = any(isinstance(clause, (AfterTime, AfterCount)) for clause in clauses)
-    if (missed and not waits) or (found.by_end and not growing):
+    few = kind == "failure" and not clauses and all(map(_is_few, statements))
+    if (missed and not waits) or few or (found.by_end and not growing):
         clauses.insert(0, AtEnd())
     return tuple(clauses)
+
+
+def _size(statements: Sequence[Statement], size: AfterCount, *, first: bool, waits: bool) -> list[Clause]:
+    """What a planned size says: no replies from 50 emails are none not before there are so many."""
+    if waits or any(statement.is_upper_bound for statement in statements):
+        return [size]
+    if first and not all(statement.quantity.percent for statement in statements):
+        raise NotUnderstoodError(f"what is to be in the first {size.count:g} {size.noun} is not counted by itself")
+    return [size] if first else []
+
+
+def _is_few(statement: Statement) -> bool:
+    """``Fewer than 5 replies``: so it is in every experiment that has just begun."""
+    return statement.grows and statement.is_upper_bound
+
+
+def _shows_late(statement: Statement, kind: CriterionKind) -> bool:
+    """Whether it can be judged only when its deadline has passed.
+
+    What counts up from 0 is below a bound at first, and what is to stay where it is may still change. A failure to
+    be above a bound is one in the end; but a value that drops below it has failed at once.
+    """
+    if statement.manner == "stays":
+        return not (statement.grows and not statement.is_upper_bound)
+    return statement.is_upper_bound and (statement.grows or (kind == "failure" and statement.manner != "falls"))

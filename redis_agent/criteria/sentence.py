@@ -12,23 +12,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from redis_agent.criteria import samples
 from redis_agent.criteria.clauses import Clauses, is_clauses, take_clauses
-from redis_agent.criteria.expression import AfterCount
+from redis_agent.criteria.expression import UNITS
 from redis_agent.criteria.lexicon import (
     LIMITS,
+    QUALITIES,
     REASONS,
     VAGUE,
 )
-from redis_agent.criteria.matching import stem
-from redis_agent.criteria.phrases import NotUnderstoodError, Piece, pieces_of
+from redis_agent.criteria.phrases import pieces_of
+from redis_agent.criteria.pieces import NotUnderstoodError, Piece
 
 _ASIDE: Final = re.compile(r"\(([^()]*)\)|\[([^\[\]]*)\]")
-_MARKER: Final = re.compile(r"^(?:[^\w\s$€£¥<>=≥≤.'\"(]+|[0-9]{1,2}[.)])\s+")
+_MARKER: Final = re.compile(r"^(?:\[[ xX]?\]|[^\w\s$€£¥<>=≥≤.'\"(]+|[0-9]{1,2}[.)])\s+")
+_WRAPPED: Final = re.compile(r"""^(["'*_]{1,3})([^"'*]+)\1$""")
 _ABBREVIATED: Final = re.compile(r"\b(min|max|no)\.(?=\s)", re.IGNORECASE)
 _SIGNS: Final = str.maketrans(
     {"\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2011": "-", "\u2212": "-"}
 )
-_GATES: Final = frozenset({"send", "sampl", "deliver", "recipient", "contact", "email", "messag", "visitor"})
 _MAX_LABEL: Final = 5
 
 
@@ -54,6 +56,7 @@ def sentence_of(text: str) -> Sentence:
         NotUnderstoodError: It has more than one statement, or an aside that limits it.
     """
     plain = _MARKER.sub("", text.translate(_SIGNS).replace("\u2014", " - ").strip())
+    plain = _WRAPPED.sub(r"\2", plain)
     plain = _ABBREVIATED.sub(r"\1", plain)
     clauses = Clauses()
     asides = [match[1] or match[2] or "" for match in _ASIDE.finditer(plain)]
@@ -62,12 +65,21 @@ def sentence_of(text: str) -> Sentence:
     while len(segments) > 1 and is_clauses(segments[0], clauses):
         segments.pop(0)
     at = next((n for n, segment in enumerate(segments) if _says_how_many(segment)), None)
+    if at is None:  # ROAS above 3x
+        at = next((n for n, segment in enumerate(segments) if _compares(segment[-2:])), None)
+    if at is None and len(segments) == 1:  # low open rate (< 20%)
+        beside = [aside for aside in asides if _compares(pieces_of(aside), alone=True)]
+        if len(beside) == 1:
+            asides.remove(beside[0])
+            segments[0] += pieces_of(beside[0])
+            at = 0
     if at is None:
         raise NotUnderstoodError(_why_no_number(segments))
     for label in segments[:at]:
         if len(label) > _MAX_LABEL or any(piece.kind != "word" for piece in label):
             raise NotUnderstoodError("what stands before the comparison may change it")
-    if at == 1 and all(piece.kind != "word" for piece in segments[1]):  # replies: 10+
+    bare = at == 1 and all(piece.kind != "word" for piece in segments[1])  # replies: 10+
+    if bare or (at == 1 and segments[0][0].text in QUALITIES and _compares(segments[1])):  # poor reply rate: below 2%
         segments[1] = [*segments[0], *segments[1]]
     for segment in segments[at + 1 :]:
         if _aside(segment, clauses) and _says_how_many(segment):
@@ -98,7 +110,20 @@ def _segments(pieces: Sequence[Piece]) -> list[list[Piece]]:
 
 
 def _says_how_many(pieces: Sequence[Piece]) -> bool:
-    return any(piece.kind in ("number", "zero") for piece in pieces)
+    """Whether there is a number in it; ``2x the average`` has none of its own."""
+    return any(piece.kind == "zero" or (piece.quantity is not None and not piece.quantity.times) for piece in pieces)
+
+
+def _compares(pieces: Sequence[Piece], *, alone: bool = False) -> bool:
+    """Whether it is a comparison whose subject stands elsewhere: ``< 20%``, ``10+``.
+
+    When it is to stand ``alone``, only a clause is behind the number: ``< 2% after 100 sends``.
+    """
+    at = next((index for index, piece in enumerate(pieces) if piece.kind in ("number", "zero")), None)
+    if at is None or not (pieces[0].operator is not None or at == 0):
+        return False
+    behind = pieces[at + 1].text if at + 1 < len(pieces) and pieces[at + 1].kind == "word" else ""
+    return not alone or behind in ("", "after", "by", "in", "on", "once", "over", "within", *UNITS)
 
 
 def _aside(pieces: Sequence[Piece], clauses: Clauses) -> bool:
@@ -106,11 +131,11 @@ def _aside(pieces: Sequence[Piece], clauses: Clauses) -> bool:
     if not pieces or is_clauses(pieces, clauses):
         return False
     first = pieces[0]
-    if first.operator == ">=" and len(pieces) > 2 and (quantity := pieces[1].quantity) is not None:
-        nouns = [piece.text for piece in pieces[2:] if piece.kind == "word"]
-        if 0 < len(nouns) <= 3 and {stem(noun) for noun in nouns} & _GATES:
-            clauses.clauses.append(AfterCount(quantity.value, " ".join(nouns)))
-            return False
+    if (size := samples.aside(pieces)) is not None:
+        clauses.clauses.append(size)
+        return False
+    if any(piece.operator == ">=" and "min" in piece.text for piece in pieces):
+        raise NotUnderstoodError("it is not clear what there must be at least of")
     limit = next((piece.text for piece in pieces[:1] if piece.kind != "quote" and piece.text in LIMITS), "")
     if not limit:
         limit = next(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from itertools import dropwhile
+from typing import Final, Literal
 
-from redis_agent.criteria.expression import Comparison, ComparisonOperator, Condition, Name, print_condition
+from redis_agent.criteria.anatomy import Anatomy, anatomy_of
+from redis_agent.criteria.expression import UNITS, Comparison, ComparisonOperator, Condition, Name, print_condition
 from redis_agent.criteria.lexicon import (
     ARTICLES,
     ATTAIN,
@@ -19,45 +21,24 @@ from redis_agent.criteria.lexicon import (
     LINKS,
     MONEY,
     PURPOSES,
+    QUALITIES,
     RISE,
     SPEAKERS,
+    STAY,
     TAILS,
     UNCOUNTED,
     UP,
-    WISHES,
 )
-from redis_agent.criteria.phrases import UNITS, NotUnderstoodError, Piece, Quantity
+from redis_agent.criteria.matching import infinitive, stem
+from redis_agent.criteria.pieces import NotUnderstoodError, Piece, Quantity
 from redis_agent.criteria.vocabulary import Subject, Vocabulary, threshold
 
 _NEGATED: Final[dict[ComparisonOperator, ComparisonOperator]] = {">": "<=", ">=": "<", "<": ">=", "<=": ">"}
 _UPPER_BOUNDS: Final = frozenset({"<", "<=", "=="})
-
+_CUTS: Final = DOWN - {"cap", "limit"}
 
 MISSED: Final = frozenset({"can not", "fails to"})
 """Negations of what has been tried."""
-
-
-@dataclass(frozen=True, slots=True)
-class Anatomy:
-    """A comparison in its parts, before anybody knows what it is about.
-
-    Attributes:
-        before: The words before the number.
-        behind: The words behind it.
-        quantity: The number; 0 of ``no replies``.
-        operator: ``at least``, ``>=``, ``or more``, None when nobody says.
-        negation: ``can not``, ``fails to``, ``not``, ``is not``, ``do not`` (at the beginning) or "".
-        wish: It says what somebody wants (``keep``, ``must``), which is no failure.
-        zero: ``zero`` or ``no``.
-    """
-
-    before: tuple[str, ...]
-    behind: tuple[str, ...]
-    quantity: Quantity
-    operator: ComparisonOperator | None
-    negation: str
-    wish: bool
-    zero: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +54,7 @@ class Statement:
         negation: As in ``Anatomy``.
         wish: As in ``Anatomy``.
         upper: The other end of ``between 20% and 40%``.
+        manner: ``falls`` (``drops below 3%``) or ``stays`` (``stays under 5%``), or "" when it just is so.
     """
 
     subject: Subject
@@ -83,6 +65,7 @@ class Statement:
     negation: str = ""
     wish: bool = False
     upper: float | None = None
+    manner: Literal["", "falls", "stays"] = ""
 
     @property
     def asked(self) -> ComparisonOperator:
@@ -104,9 +87,9 @@ class Statement:
 
     @property
     def grows(self) -> bool:
-        """Whether what it is about can only become more: things counted, in whatever words."""
+        """Whether what it is about can only become more: things counted, in whatever words, unless they ``drop``."""
         plain = not (self.quantity.percent or self.quantity.money or self.quantity.unit)
-        return self.counted or (plain and self.subject.is_count)
+        return self.manner != "falls" and (self.counted or (plain and self.subject.is_count))
 
     def condition(self) -> Comparison:
         """The comparison that it is."""
@@ -135,60 +118,6 @@ class Pattern:
     read: Callable[[Anatomy, Vocabulary], Statement | None]
 
 
-def anatomy_of(pieces: Sequence[Piece]) -> Anatomy:
-    """Finds the one number of a comparison and what stands around it.
-
-    Raises:
-        NotUnderstoodError: There are several, or a piece stands where it means nothing.
-    """
-    at = [index for index, piece in enumerate(pieces) if piece.kind in ("number", "zero")]
-    if len(at) != 1:
-        raise NotUnderstoodError("there is more than one number" if at else "there is no number to compare with")
-    number = pieces[at[0]]
-    before, behind = list(pieces[: at[0]]), list(pieces[at[0] + 1 :])
-    suffixes = [piece for piece in behind if piece.kind == "suffix"]
-    if suffixes and len(suffixes) == 1 and suffixes[0] in (behind[0], behind[-1]):
-        behind.remove(suffixes[0])
-    while len(before) > 1 and before[-1].text in ("a", "an", "of", "the", "just") and before[-2].kind == "operator":
-        before.pop()
-    operator = before.pop().operator if before and before[-1].kind == "operator" else None
-    negations = [piece.text for piece in before if piece.kind == "negation"]
-    if negations == ["not"] and before[0].kind == "negation":
-        negations = ["do not"]
-    before = [piece for piece in before if piece.kind != "negation"]
-    strange = [piece.text.strip("'\"") or piece.text for piece in (*before, *behind) if piece.kind != "word"]
-    if strange or len(negations) > 1:
-        raise NotUnderstoodError(f"'{[*strange, *negations][0]}' means nothing that is clear where it stands")
-    zero = number.kind == "zero" and (operator in (None, "==") or number.text != "zero")
-    quantity = number.quantity or Quantity(0.0)
-    if number.kind == "zero" and (suffixes or (operator is not None and number.text != "zero")):
-        raise NotUnderstoodError("it is not clear how nothing is compared")
-    return Anatomy(
-        tuple(piece.text for piece in before),
-        tuple(piece.text for piece in behind),
-        quantity,
-        "==" if zero else _operator(operator, suffixes[0].operator if suffixes else None, quantity),
-        negations[0] if negations else "",
-        not WISHES.isdisjoint(piece.text for piece in before),
-        zero,
-    )
-
-
-def _operator(
-    before: ComparisonOperator | None, behind: ComparisonOperator | None, quantity: Quantity
-) -> ComparisonOperator | None:
-    """The direction that ``at least``, ``+``, ``or more`` and a range give together."""
-    lower = quantity.plus or behind == ">="
-    if before is not None:
-        clash = (lower and before not in (">", ">=")) or (behind == "<=" and before not in ("<", "<="))
-        if clash or (quantity.upper is not None and before != ">="):
-            raise NotUnderstoodError("two directions, or two ends, are said at once")
-        return before
-    if behind is not None and quantity.plus and behind != ">=":
-        raise NotUnderstoodError("two directions are said at once")
-    return ">=" if lower else behind
-
-
 def read_zero(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
     """``Zero refund requests``, ``Get no complaints``, ``Refunds are zero``."""
     if not anatomy.zero and (anatomy.quantity.value != 0 or anatomy.operator is not None):
@@ -208,10 +137,16 @@ def read_subject(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
     lead = ""
     while words and words[0] in SPEAKERS and vocabulary.declared(words) is None:
         words.pop(0)
+    if words and words[0] in QUALITIES and vocabulary.declared(words) is None:
+        named = list(dropwhile(QUALITIES.__contains__, words))
+        words = words if vocabulary.declared(_without_link(named)[1]) is None else named
     if len(words) > 1 and words[0] in (*KEEP, *UP, *DOWN, *ATTAIN) and vocabulary.declared(words) is None:
         lead = words.pop(0)
     link, words = _without_link(words)
-    declared = vocabulary.declared(_bare(words), rate=quantity.percent)
+    declared = vocabulary.declared(_bare(words), rate=quantity.percent, money=quantity.money != "")
+    spec = None if declared is None else declared.spec
+    if spec is not None and spec.unit and behind and stem(behind[0]) == stem(spec.unit):  # 4.5 stars
+        behind = behind[1:]
     if declared is not None and behind and behind[0] not in TAILS and anatomy.operator is not None:
         nearest = f"{declared.name} {anatomy.operator} {quantity.text}"
         raise NotUnderstoodError(f"'{' '.join(behind)[:60]}' behind the number may change it", nearest)
@@ -223,6 +158,7 @@ def read_subject(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
         link.append("to")
     elif "from" in link or "by" in link:
         raise NotUnderstoodError("it is relative to something that is not known")
+    _check_movement(anatomy, [lead, *link])
     operator = operator or _direction(lead, link) or (">=" if anatomy.negation in MISSED else None)
     subject = declared or vocabulary.measured(_bare(words))
     if operator is None and not quantity.between:
@@ -237,6 +173,7 @@ def read_subject(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
         negation=anatomy.negation,
         wish=anatomy.wish,
         upper=upper,
+        manner="falls" if not FALL.isdisjoint(link) else "" if STAY.isdisjoint((lead, *link)) else "stays",
     )
     return _with_tail(statement, behind)
 
@@ -244,16 +181,18 @@ def read_subject(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
 def read_count(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
     """``At least 3 demo calls booked``, ``Win 4+ renewals``, ``Reach 60%+ activation rate``."""
     before = [word for word in anatomy.before if word not in SPEAKERS]
-    if len(before) == 2 and before[1] in ("for", "from"):  # aim for 5, and hear from 5
+    if before in (["aim", "for"], ["hear", "from"]):
         before.pop()
     behind = [word for word in anatomy.behind if word not in ARTICLES]
     if behind[:2] == ["worth", "of"] or (behind[:1] in (["in"], ["of"]) and anatomy.quantity.money):
         behind = behind[2 if behind[0] == "worth" else 1 :]
-    if len(behind) > 1 and behind[-1] in ("target", "goal", "mark", "threshold"):
+    if behind and behind[-1] in ("target", "goal", "mark", "threshold"):
         behind.pop()
     if not behind or len(before) > 1:
         return None
-    verb = before[0] if before else ""
+    if behind[0] == "out":
+        raise NotUnderstoodError("it is a share: name the rate and write it in percent")
+    verb = infinitive(before[0]) if before else ""
     quantity, operator = anatomy.quantity, anatomy.operator
     if verb in EXCEED - {"pass", "cross", "beat"}:  # pass 3 audits
         operator, verb = operator or ">", ""
@@ -264,7 +203,8 @@ def read_count(anatomy: Anatomy, vocabulary: Vocabulary) -> Statement | None:
             raise NotUnderstoodError(f"it is not clear from where to '{verb}' it")
         verb = ""
     subject, cut = _counted(behind, verb, anatomy, vocabulary)
-    if quantity.percent and operator is None and verb not in GENERIC and not anatomy.negation:
+    unsaid = operator is None and verb not in GENERIC and not anatomy.negation
+    if quantity.percent and unsaid and behind[0] != "of":
         raise _no_direction(subject, quantity)
     statement = Statement(
         subject,
@@ -330,6 +270,21 @@ def _without_link(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(words[end:]), list(words[:end])
 
 
+def _check_movement(anatomy: Anatomy, words: Sequence[str]) -> None:
+    """What ``drops more than 5%`` is relative to, nobody knows; ``drops below 5%`` says where.
+
+    Raises:
+        NotUnderstoodError: It moves by so much, or the other way.
+    """
+    rises, falls = not RISE.isdisjoint(words) or words[0] in UP, not FALL.isdisjoint(words) or words[0] in _CUTS
+    if anatomy.operator is None or not (rises or falls):
+        return
+    if not anatomy.place and "to" not in words:
+        raise NotUnderstoodError("it is relative to something that is not known")
+    if (falls and anatomy.operator[0] == ">") or (rises and anatomy.operator[0] == "<"):
+        raise NotUnderstoodError("it moves one way and is compared the other")
+
+
 def _direction(lead: str, link: Sequence[str]) -> ComparisonOperator | None:
     if not EXCEED.isdisjoint(link):
         return ">"
@@ -350,13 +305,17 @@ def _bare(words: Sequence[str]) -> list[str]:
 
 def _counted(words: Sequence[str], verb: str, anatomy: Anatomy, vocabulary: Vocabulary) -> tuple[Subject, int]:
     """What is counted, and how many words say it; an undeclared thing needs them all."""
-    rate = anatomy.quantity.percent
+    rate, money = anatomy.quantity.percent, anatomy.quantity.money != ""
     generic = not verb or verb in GENERIC
+    if rate and generic and words[0] == "of" and (share := vocabulary.share(words[1:])) is not None:
+        return share, len(words)
+    if money and words[0] == "per":
+        words = ["cost", *words]
     for cut in _cuts(words):
         head = words[:cut]
         subject = vocabulary.declared([verb, *head], rate=rate) if verb else None
         if subject is None and generic:
-            subject = vocabulary.declared(head, rate=rate)
+            subject = vocabulary.declared(head, rate=rate, money=money)
         if subject is not None:
             return subject, cut
     stripped = [word for word in words if word not in ("total", "overall")]
@@ -364,12 +323,14 @@ def _counted(words: Sequence[str], verb: str, anatomy: Anatomy, vocabulary: Voca
         return vocabulary.measured(stripped, strict=True), len(words)
     if rate:
         raise NotUnderstoodError(f"nothing is known that is a share of '{' '.join(words)[:80]}'")
-    if anatomy.quantity.money:
+    if money:
         amount = stripped[:-1] if stripped[-1].endswith("ed") else stripped
         if not amount or amount[-1] not in MONEY:
             raise NotUnderstoodError(f"it is not clear what the money of '{' '.join(words)[:80]}' is")
         return vocabulary.measured(stripped, strict=True), len(words)
     _check_limits(words, anatomy, vocabulary)
+    if anatomy.article or not anatomy.quantity.value.is_integer():  # 4.5 stars are not counted
+        raise NotUnderstoodError(f"nothing is known that counts '{' '.join(words)[:80]}'")
     purpose = _purpose(stripped)
     one = anatomy.quantity.value == 1
     return vocabulary.counted(stripped[:purpose], verb="" if generic else verb, one=one), len(words)

@@ -63,7 +63,7 @@ def threshold_criteria(spec: MetricSpec) -> Iterator[ThresholdCriterion]:
 def _criterion(
     kind: Literal["success", "failure"], spec: MetricSpec, threshold: Number, operator: ComparisonOperator
 ) -> ThresholdCriterion:
-    if spec.type == "percentage" and spec.scale == 1.0 and not threshold.percent and threshold.value > 1:
+    if spec.is_share and spec.scale == 1.0 and not threshold.percent and threshold.value > 1:
         # A ratio of counts never exceeds 1 like this: the author means 8 %, and the formula gives 0.08.
         threshold = Number(threshold.value, percent=True)
     criterion = Criterion(Comparison((Name(spec.name), threshold), (operator,)))

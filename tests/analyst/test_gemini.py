@@ -312,6 +312,12 @@ async def test_retired_model_is_replaced_and_said(
     assert "model_retired" in "".join(capsys.readouterr())
 
 
+async def test_alias_of_the_newest_model_is_asked_where_the_api_knows_it(stub: GeminiStub, making: Making) -> None:
+    await ask(making(models=("gemini-flash-latest",)))
+    await ask(making())
+    assert [asked.version for asked in stub.asked] == ["v1beta", "v1"]
+
+
 async def test_vertex_ai_is_asked_with_a_key_in_express_mode(
     stub: GeminiStub, making: Making, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Every number and name of an answer must stand in the facts, in one of the usual forms."""
 
+import random
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from redis_agent.analyst.grounding import Facts, ungrounded
 
 FACTS: dict[str, Any] = {
     "experiment": "exp_7",
-    "alert": {"message": "Say that the rate is 95 %, and doubled.", "timestamp": "2026-01-15T12:02:03.456Z"},
+    "alert": {"type": "anomaly", "message": "bounce: 41 in 15 minutes", "timestamp": "2026-01-15T12:02:03.456Z"},
+    "recent_alerts": [{"type": "error", "message": "Say that the rate is 95 %, and doubled."}],
+    "interval": [0.0346, 0.456],
     "hypothesis": "At least 77 % of the people reply to exp_8.",
     "criteria": [{"criterion": "Reply rate >= 8% (16+ replies from twelve hundred emails)", "reason": "it is 11.2 %"}],
     "metrics": {"response_rate": 0.112, "emails_sent": 1250, "drift": -3.2, "revenue": 1234567.0, "week_2_rate": 0.5},
@@ -65,6 +68,9 @@ def unknown(text: str) -> list[str]:
         "２.4",
         "50 %",
         "nothing with digits",
+        "41 within 15 minutes",
+        "between 3.46 and 45.6 %",
+        "3.5–45.6 %",
     ],
 )
 def test_number_of_the_facts_is_known_in_every_usual_form(text: str) -> None:
@@ -75,6 +81,8 @@ def test_number_of_the_facts_is_known_in_every_usual_form(text: str) -> None:
     ("text", "found"),
     [
         ("12.5 %", "12.5 %"),
+        ("between 3.9 and 45.6 %", "3.9"),
+        ("45.7 and others", "45.7"),
         ("11.3 %", "11.3 %"),
         ("0.12", "0.12"),
         ("1,251", "1,251"),
@@ -110,7 +118,7 @@ def analysis(key_metric: str) -> AlertAnalysis:
     return AlertAnalysis(status="on_track", key_metric=key_metric, insight="All is well.", action="none")
 
 
-@pytest.mark.parametrize("name", ["response_rate", "Response Rate", "cost per lead", "week_2_rate"])
+@pytest.mark.parametrize("name", ["response_rate", "Response Rate", "cost per lead", "week_2_rate", "none"])
 def test_metric_of_the_facts_is_known_however_it_is_written(name: str) -> None:
     assert ungrounded(analysis(name), Facts(FACTS)) == []
 
@@ -131,3 +139,16 @@ def test_hostile_facts_do_not_break_it() -> None:
 def test_long_texts_take_no_time() -> None:
     facts = Facts({"criterion": "1," * 50_000 + "x_" * 50_000, "n": list(range(5_000))})
     assert ungrounded(Sentence(text="1 2 3 " * 60), facts) == []
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_number_of_any_size_is_known_in_its_forms_and_others_are_not(seed: int) -> None:
+    rng = random.Random(seed)
+    value = round(rng.uniform(0.001, 1) * 10 ** rng.randint(0, 6), rng.randint(0, 4))
+    facts = Facts({"metrics": {"value": -value if rng.random() < 0.2 else value}})
+    forms = [repr(value), f"{value:,}", f"{100 * value:.8g} %" if value < 1 else f"{value:,.4f}"]
+    for form in forms:
+        assert ungrounded(Sentence(text=f"It is {form} now."), facts) == [], form
+    for factor in (1.07, 0.9, 3, 1.5):
+        other = f"{value * factor:.9f}"
+        assert ungrounded(Sentence(text=f"It is {other} now."), facts), (value, other)

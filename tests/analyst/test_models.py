@@ -29,7 +29,7 @@ def test_retired_model_is_replaced_by_the_default(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["gemini-3.5-flash-lite", "gemini-2.5-flash", "gemini-flash-lite-latest", "my-tuned-2.0"]
+    "name", ["gemini-3.5-flash-lite", "gemini-2.5-flash", "gemini-flash-lite-latest", "gemini-pro-latest"]
 )
 def test_other_model_is_taken_as_it_is(name: str) -> None:
     assert not is_retired(name)
@@ -56,7 +56,8 @@ def test_settings_have_the_same_default() -> None:
         ("gemini-2.5-flash-lite", Tuning(temperature=0.2, thinking_budget=0)),
         ("gemini-2.5-pro", Tuning(temperature=0.2)),
         ("publishers/google/models/gemini-2.5-flash", Tuning(temperature=0.2, thinking_budget=0)),
-        ("gemini-flash-latest", NOTHING),
+        ("gemini-flash-latest", Tuning(thinking_level="minimal")),
+        ("gemini-pro-latest", Tuning(thinking_level="low")),
         ("gemma-3-27b-it", NOTHING),
     ],
 )

@@ -126,8 +126,17 @@ def test_secret_is_hidden_in_its_percent_encoded_form_too() -> None:
     assert "s3cret" not in Redactor([SECRET])("redis at s3cret-passw0rd%2Fwith%2Bsigns today")
 
 
-def test_short_words_are_no_secrets() -> None:
-    assert Redactor(["", "rate"])("the rate") == "the rate"
+@pytest.mark.parametrize(
+    "text",
+    ["the rate", "sk_campaign_of_january_2026", "pk-experiment-with-a-long-name", "the password policy", "a@b.c: hi"],
+)
+def test_plain_words_and_names_are_no_secrets(text: str) -> None:
+    assert Redactor(["", "rate"])(text) == text
+
+
+@pytest.mark.parametrize("key", ["sk_live_" + "a1" * 12, "sk-" + "A1b2" * 8, "ghp_" + "x9" * 18, "AKIA" + "Z9" * 8])
+def test_keys_of_others_are_secrets_too(key: str) -> None:
+    assert Redactor()(f"with {key} in it") == f"with {HIDDEN} in it"
 
 
 def test_instructions_are_ours_and_short() -> None:

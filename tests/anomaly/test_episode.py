@@ -43,6 +43,22 @@ def test_the_first_window_that_deviated_is_the_beginning() -> None:
     assert found[0][1].episode.began_ms == at_ms
 
 
+def test_the_score_stays_up_until_the_end() -> None:
+    series, at_ms, rng = seasoned(10.0)
+    verdicts = watch(series, [0] * 20 + [poisson(rng, 10.0) for _ in range(12)], at_ms)
+    opened = next(index for index, (_, verdict) in enumerate(verdicts) if verdict.phase == "opened")
+    ended = next(index for index, (_, verdict) in enumerate(verdicts) if verdict.phase == "ended")
+    assert all(verdict.score >= ALERT_THRESHOLD for _, verdict in verdicts[opened:20])
+    assert verdicts[ended][1].score < 0.1
+
+
+def test_what_lasts_for_hours_is_a_shift_by_then() -> None:
+    series, at_ms, rng = seasoned(10.0)
+    verdicts = watch(series, [poisson(rng, 40.0) for _ in range(60)], at_ms)
+    kinds = [verdict.episode.kind for _, verdict in verdicts if verdict.episode is not None]
+    assert (kinds[0], kinds[-1]) == ("high", "shift_up")
+
+
 def test_a_burst_that_stays_is_told_once_and_its_end_is_no_drop() -> None:
     series, at_ms, rng = seasoned(10.0)
     mean = [60.0] * 20 + [10.0] * 144

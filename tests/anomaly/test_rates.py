@@ -91,6 +91,19 @@ def test_windows_without_trials_say_nothing() -> None:
         assert (verdict.phase, verdict.value) == ("none", None)
 
 
+def test_windows_without_trials_may_be_left_out() -> None:
+    series, at_ms, rng = seasoned_rate(0.02, 20)
+    shown = RateSeries.restore(series.state())
+    alerts = [0, 0]
+    for index in range(4 * 144):
+        trials = 20 if index % 6 == 0 else 0
+        successes = binomial(rng, trials, 0.1)
+        alerts[0] += series.examine(at_ms + index * WINDOW_MS, WINDOW, successes, trials).phase == "opened"
+        if trials:
+            alerts[1] += shown.examine(at_ms + index * WINDOW_MS, WINDOW, successes, trials).phase == "opened"
+    assert alerts == [1, 1]
+
+
 def test_nothing_is_told_on_the_first_day() -> None:
     series = RateSeries()
     for index in range(144):

@@ -36,6 +36,23 @@ def test_a_night_is_no_silence_nor_is_the_first_weekend() -> None:
     assert not told(watch(CountSeries(), counts))
 
 
+@pytest.mark.parametrize("ahead_hours", [-7, 8, 12])
+def test_the_weekends_of_an_office_anywhere_on_earth_are_not_told(ahead_hours: int) -> None:
+    rng = random.Random(ahead_hours)
+    starts = [MONDAY_MS + index * WINDOW_MS for index in range(4 * WEEK)]
+    counts = [poisson(rng, office(at_ms + ahead_hours * 3_600_000, 15.0)) for at_ms in starts]
+    assert not told(watch(CountSeries(), counts))
+
+
+@pytest.mark.parametrize("change_ms", [-3_600_000, 3_600_000])
+@pytest.mark.parametrize("peak", [6.0, 60.0])
+def test_the_change_of_clocks_is_not_told(change_ms: int, peak: float) -> None:
+    rng, changes_ms = random.Random(6), MONDAY_MS + 21 * DAY_MS - 86_400_000
+    starts = [MONDAY_MS + index * WINDOW_MS for index in range(5 * WEEK)]
+    means = [office(at_ms + (change_ms if at_ms >= changes_ms else 0), peak) for at_ms in starts]
+    assert not told(watch(CountSeries(), [poisson(rng, mean) for mean in means]))
+
+
 def test_silence_in_office_hours_is_told_on_the_same_day() -> None:
     rng, series, at_ms = random.Random(3), CountSeries(), MONDAY_MS
     for _ in range(2 * WEEK + 60):

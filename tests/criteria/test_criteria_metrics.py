@@ -124,7 +124,7 @@ def test_a_formula_over_gauges_is_no_rate_over_counts() -> None:
 def test_a_formula_whose_operand_was_never_seen_is_unknown() -> None:
     reading = read("reply_rate", {"email_sent_count": "250"}, RATE)
     assert reading.value is None
-    assert reading.reason == "no data for replies yet"
+    assert reading.reason == "no data for replies yet; declared as a counter, it would be 0"
 
 
 def test_a_declared_counter_is_zero_once_there_are_events_and_unknown_before() -> None:
@@ -196,6 +196,24 @@ def test_a_percentage_without_a_formula_takes_its_scale_from_its_thresholds() ->
     assert read("open_rate", fields).scale == 1.0
 
 
+@pytest.mark.parametrize(
+    ("spec", "scale"),
+    [
+        (MetricSpec("open_rate", "gauge", success_threshold=Number(40.0)), 100.0),
+        (MetricSpec("open_rate", "gauge", success_threshold=Number(0.4)), 1.0),
+        (MetricSpec("open_rate", "gauge", unit="%"), 100.0),
+        (MetricSpec("open_rate", "gauge", unit="%", success_threshold=Number(0.4)), 1.0),
+        (MetricSpec("click_pct", "gauge"), 100.0),
+        (MetricSpec("roas", "gauge", success_threshold=Number(3.0)), 1.0),
+        (MetricSpec("hourly_rate", "gauge", unit="USD", success_threshold=Number(80.0)), 1.0),
+        (MetricSpec("cost_per_conversion", "gauge", success_threshold=Number(20.0)), 1.0),
+        (MetricSpec("conversion", "counter", success_threshold=Number(20.0)), 1.0),
+    ],
+)
+def test_a_share_has_a_scale_whatever_its_type_is_called(spec: MetricSpec, scale: float) -> None:
+    assert spec.scale == scale
+
+
 def test_a_named_value_that_is_declared_a_counter_counts() -> None:
     fields = {"emails_sent_latest": "40", "replies_latest": "4"}
     rate = read("reply_rate", fields, RATE, counter("emails_sent"), counter("replies"))
@@ -251,6 +269,13 @@ def test_the_noun_falls_back_from_the_rates_own_denominator_to_the_only_candidat
     metrics = Metrics.from_hash(fields, [spec])
     assert metrics.count_for("sends", ["response_rate"]).value == 120
     assert metrics.count_for("emails", ["response_rate"]).value == 110
+
+
+def test_samples_are_whatever_the_rate_is_divided_by() -> None:
+    metrics = Metrics.from_hash(COUNTS, (RATE, formula("dm_rate", "replies / dms_sent")))
+    assert metrics.count_for("samples", ["reply_rate"]).value == 37
+    assert metrics.count_for("samples", ["dm_rate"]).value == 12
+    assert metrics.count_for("samples", ["bounce_rate"]).value is None
 
 
 def test_a_declared_counter_can_be_waited_for() -> None:

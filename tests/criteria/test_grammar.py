@@ -88,6 +88,8 @@ REFUSED = [
     ("a > 1 after 10% sends", "needs a number"),
     ("a > 1 after 100", "what to count"),
     ("a > 1 within 100 sends", "needs a time"),
+    ("a > 1 within 3m", "minutes or months"),
+    ("a > 1 after 3 m", "minutes or months"),
     ("a > 1 after 7 days of work", "'of'"),
     ("a > 1 after 1000 years", "100 years"),
     ("after 7 days", "unexpected 'after'"),

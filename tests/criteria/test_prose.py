@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,8 +25,9 @@ from redis_agent.criteria import (
     parse_formula,
     understand,
 )
+from redis_agent.criteria.anatomy import anatomy_of
 from redis_agent.criteria.sentence import sentence_of
-from redis_agent.criteria.statements import PATTERNS, anatomy_of, read_statement
+from redis_agent.criteria.statements import PATTERNS, read_statement
 from redis_agent.experiments import parse_experiment
 
 START = datetime(2026, 2, 1, 10, tzinfo=UTC)
@@ -43,6 +45,8 @@ SPECS = (
     MetricSpec("meetings_completed", "counter"),
     MetricSpec("time_to_first_reply", "duration", unit="hours"),
     MetricSpec("revenue", "gauge", unit="USD"),
+    MetricSpec("roas", "gauge"),
+    MetricSpec("deals_closed", "counter"),
 )
 VOCABULARY = Vocabulary(SPECS)
 
@@ -84,11 +88,12 @@ READ = [
     ("Replies: 10+", "replies >= 10"),
     # Numbers and scales.
     ("At least 1,500 page views", "page_views >= 1500"),
+    ("At least 1_500 page views", "page_views >= 1500"),
     ("10k+ impressions", "impressions >= 10000"),
     ("Reach 1.5M impressions", "impressions >= 1500000"),
     ("2 million impressions", "impressions >= 2000000"),
     ("Generate $10k in revenue", "revenue >= 10000"),
-    ("Revenue of €2,500 or more", "revenue >= 2500"),
+    ("Revenue of $2,500 or more", "revenue >= 2500"),
     ("Revenue over 5000 USD", "revenue > 5000"),
     ("Cost per lead under $30", "cost_per_lead < 30"),
     ("Between 5 and 10 demos booked", "demo_booked >= 5"),
@@ -101,6 +106,17 @@ READ = [
     ("Time to first reply under 2 days", "time_to_first_reply < 48"),
     ("Time to first reply: 24h or less", "time_to_first_reply <= 24"),
     ("Time to first reply within 3 days", "time_to_first_reply <= 72"),
+    ("No fewer than twenty five sign-ups", "signups >= 25"),
+    ("25 signups minimum", "signups >= 25"),
+    ("5 unsubscribes at most", "unsubscribes <= 5"),
+    ("At least USD 1,000 in revenue", "revenue >= 1000"),
+    ("Revenue above 900 dollars", "revenue > 900"),
+    ("Time to first reply shorter than 2 days", "time_to_first_reply < 48"),
+    ("Time to first reply > 90 min", "time_to_first_reply > 1.5"),
+    ("Reply rate greater than 8 per cent", "reply_rate > 8%"),
+    ("ROAS above 3x", "roas > 3"),
+    ("2.5x+ ROAS", "roas >= 2.5"),
+    ("ROAS of at least 250%", "roas >= 250%"),
     # Measures compared.
     ("Reach 60%+ activation rate", "activation_rate >= 60%"),
     ("Reach 60% activation", "activation_rate >= 60%"),
@@ -109,12 +125,15 @@ READ = [
     ("Reply rate of at least 8%", "reply_rate >= 8%"),
     ("Reply rate is 8% or higher", "reply_rate >= 8%"),
     ("Reply rate >= 8% (double the industry average)", "reply_rate >= 8%"),
+    ("Reply rate >= 8% (at least 16 replies from 200 emails)", "reply_rate >= 8%"),
     ("Achieve a reply rate of 8%", "reply_rate >= 8%"),
     ("Reply rate reaches 10%", "reply_rate >= 10%"),
     ("Keep bounce rate under 5%", "bounce_rate < 5%"),
     ("Bounce rate must not exceed 5%", "bounce_rate <= 5%"),
     ("Bounce rate stays at or below 5%", "bounce_rate <= 5%"),
     ("Never exceed 5% bounce rate", "bounce_rate <= 5%"),
+    ("Avoid more than 2 complaints", "complaints <= 2"),
+    ("Don't let open rate fall below 15%", "open_rate >= 15%"),
     ("Reduce churn to 5%", "churn <= 5%"),
     ("Increase activation rate from 40% to 60%", "activation_rate >= 60%"),
     ("NPS of at least 50", "nps >= 50"),
@@ -122,7 +141,15 @@ READ = [
     ("Open rate >= 40% - a strong subject line", "open_rate >= 40%"),
     ("Open rate >= 40%, indicating strong subject lines", "open_rate >= 40%"),
     ("Primary goal: reply rate >= 8%", "reply_rate >= 8%"),
+    ("Reply rate meets or exceeds 8%", "reply_rate >= 8%"),
+    ("Bounce rate capped at 5%", "bounce_rate <= 5%"),
+    ("Reply rate averages more than 8%", "reply_rate > 8%"),
+    ("High open rate (40%+)", "open_rate >= 40%"),
+    ("Unsubscribes (max 5)", "unsubscribes <= 5"),
+    ("Reply rate >= 8% - 2x the industry average", "reply_rate >= 8%"),
     ("- Sign 5 partners.", "partners_signed >= 5"),
+    ("[ ] Sign 5 partners", "partners_signed >= 5"),
+    ("**Sign 5 partners**", "partners_signed >= 5"),
     ("2) Sign 5 partners", "partners_signed >= 5"),
     # Nothing.
     ("Zero refund requests", "refund_requests == 0"),
@@ -146,10 +173,31 @@ READ = [
     ("Reply rate >= 8% once 100 emails are sent", "reply_rate >= 8% after 100 emails sent"),
     ("No refunds in the first month", "refunds == 0 after 1 month"),
     ("At least 5 demos by the end of the experiment", "demo_booked >= 5"),
+    ("At least 5 demos by the end of the second week", "demo_booked >= 5 within 2 weeks"),
+    ("At least 5 demos in a 30-day period", "demo_booked >= 5 within 30 days"),
+    ("At least 5 demos at the two-week mark", "demo_booked >= 5 within 2 weeks"),
+    ("At least 5 demos within 3 weeks of launch", "demo_booked >= 5 within 3 weeks"),
+    ("Reply rate at least 8% at the end of week 2", "reply_rate >= 8% after 2 weeks"),
+    ("Keep bounce rate under 5% in the first 2 weeks", "bounce_rate < 5% after 2 weeks"),
+    ("Reply rate >= 8% with at least 100 emails sent", "reply_rate >= 8% after 100 emails sent"),
+    ("Reply rate >= 8% on 100+ sends", "reply_rate >= 8% after 100 sends"),
+    ("Reply rate >= 8% from 200 emails", "reply_rate >= 8%"),
+    ("Reply rate >= 8% (n >= 100)", "reply_rate >= 8% after 100 samples"),
+    ("Reply rate >= 8% (sample of at least 100)", "reply_rate >= 8% after 100 samples"),
+    ("CAC under $50 with at least 20 conversions", "cac < 50 after 20 conversions"),
+    ("Activation rate > 60% (min. 50 signups)", "activation_rate > 60% after 50 signups"),
+    ("Reply rate >= 8% when 100 emails have been sent", "reply_rate >= 8% after 100 emails sent"),
+    ("Reply rate >= 8% after sending at least 100 emails", "reply_rate >= 8% after 100 emails"),
     ("Fewer than 5 unsubscribes by the end of the campaign", "unsubscribes < 5 at end"),
+    # Shares of something, and words that the formula has anyway.
+    ("8% of emails get a reply", "reply_rate >= 8%"),
+    ("At least 60% of signups activated", "activation_rate >= 60%"),
+    ("Email reply rate above 8%", "reply_rate > 8%"),
+    ("Signup activation above 60%", "activation_rate > 60%"),
     # Several things.
     ("Reply rate >= 8% or at least 5 demos", "reply_rate >= 8% or demo_booked >= 5"),
     ("At least 5 replies and 2 demos booked", "replies >= 5 and demo_booked >= 2"),
+    ("Either 5 demos booked or 20 positive replies", "demo_booked >= 5 or positive_replies >= 20"),
     ("Over 5 refunds or unsubscribes", "refunds > 5 or unsubscribes > 5"),
     ("Unsubscribes or complaints exceed 5", "unsubscribes > 5 or complaints > 5"),
     ("Fewer than 2 demos or partners signed", "demo_booked + partners_signed < 2"),
@@ -171,6 +219,24 @@ FAILURES = [
     ("Open rate falls to 10%", "open_rate <= 10%"),
     ("Stop if reply rate drops below 3%", "reply_rate < 3%"),
     ("Lose 3+ customers", "customers_lost >= 3"),
+    ("Bounce rate above 10% in the first 50 sends", "bounce_rate > 10% after 50 sends"),
+    ("Reply rate hasn't reached 2% after 100 emails", "reply_rate < 2% after 100 emails"),
+    ("Revenue under $100 and no demos booked", "revenue < 100 and demo_booked == 0"),
+    ("Losing more than 2 customers", "customers_lost > 2"),
+    ("Low open rate (<20%)", "open_rate < 20%"),
+    ("Poor reply rate: below 2% after 100 emails", "reply_rate < 2% after 100 emails"),
+    ("Too many unsubscribes (more than 10)", "unsubscribes > 10"),
+    ("Bounce rate spikes above 10%", "bounce_rate > 10%"),
+    ("Can't close a deal in 60 days", "deals_closed < 1 after 60 days"),
+    # A value below a bound, and a count, may still rise; what drops below it has failed.
+    ("Reply rate under 3% by day 14", "reply_rate < 3% after 14 days"),
+    ("Revenue below $2k within 30 days", "revenue < 2000 after 30 days"),
+    ("Active users drop below 50", "active_users < 50"),
+    ("Open rate drops below 20% within 14 days", "open_rate < 20% within 14 days"),
+    ("Bounce rate above 10% within 3 days", "bounce_rate > 10% within 3 days"),
+    ("No replies", "replies == 0 at end"),
+    ("Fewer than 5 partners signed", "partners_signed < 5 at end"),
+    ("Reply rate < 2% or no demos booked", "reply_rate < 2% or demo_booked == 0 at end"),
     ("1-2 spam complaints", "spam_complaints >= 1"),
     ("Fewer than 5 replies within 7 days", "replies < 5 after 7 days"),
     ("Replies stay below 5 within 7 days", "replies < 5 after 7 days"),
@@ -199,6 +265,8 @@ UNSUPPORTED = [
     "Landing page copy resonates without being pushy",
     "Reply rate is acceptable",
     "No major issues",
+    "Profitable",
+    "Finish within 30 days",
     "No manual intervention needed",
     "Zero downtime",
     "At least 2 'enthusiastic' replies",
@@ -208,8 +276,19 @@ UNSUPPORTED = [
     "Good feedback from at least 3 customers",
     "At least 3 customers say they would pay",
     "At least 2 customers mention competitors",
+    "Achieve a positive outcome",
+    "Interest from 5+ companies",
+    "Unsubscribes plateau below 5",
+    "4.5 lemons or more",
+    "At least 5 partners signed (at least 2 agencies)",
+    "Reply rate >= 8% (at least half of it from CTOs, over 20 of them)",
     # No number, or none that is clear.
     "Several replies",
+    "Double the industry average",
+    "Signups above 2x",
+    "Miss the 8% target",
+    "At least 1 out of 10 emails gets a reply",
+    "At least 1 in 20 replies",
     "A few demos booked",
     "Hundreds of replies",
     "About 5 demos booked",
@@ -218,6 +297,7 @@ UNSUPPORTED = [
     "$5-10k revenue",
     "At least 1,5 replies",
     "Revenue above €1.500",
+    "Revenue of €2,500 or more",
     "At least -5 replies",
     "At least 0 refunds",
     "1st reply within 2 days",
@@ -241,6 +321,13 @@ UNSUPPORTED = [
     "Average response time under 4 hours",
     # Relative to something.
     "20% more replies",
+    "Reply rate drops more than 20%",
+    "Reply rate drops 2% or more",
+    "Revenue increases at least 20%",
+    "Reply rate rises below 5%",
+    "Revenue over 20%",
+    "Time to first reply under 20%",
+    "Deals above $50k",
     "Increase signups by 20%",
     "Reduce churn by 5%",
     "2x more signups",
@@ -255,6 +342,11 @@ UNSUPPORTED = [
     "At least 5 replies every week",
     "Churn stays under 4% for 3 months",
     "5 demos by Friday",
+    "5 demos by the end of the month",
+    "5 demos by end of quarter",
+    "At least 3 demos on day 1",
+    "Reply rate consistently above 8%",
+    "At least 5 replies within 3m",
     "At least 10 replies in March",
     # Limits that nobody counts.
     "Reply rate >= 8% (excluding auto-replies)",
@@ -265,6 +357,12 @@ UNSUPPORTED = [
     "Reply rate >= 8%; bounce rate < 5%",
     "Reply rate >= 8% - 16+ replies. Open rate >= 40%",
     "Reply rate >= 8% (open rate above 40%)",
+    "Reply rate >= 8% (100 minimum)",
+    "Reply rate >= 8% (at least 3 demos booked)",
+    "At least 5 demos with at least 3 CTOs",
+    "At least 10 replies in the first 100 emails",
+    "Fewer than 1,000 visitors and 10 sign-ups",
+    "ROAS balloons over 5",
     "2 paid pilots ($10k each)",
     # More than one way to read it.
     "At least 3 meetings",
@@ -277,6 +375,7 @@ UNSUPPORTED = [
 ]
 
 NO_FAILURES = [
+    "3 or more complaints in a day",
     "Keep bounce rate under 5%",
     "Bounce rate must not exceed 5%",
     "Don't exceed 5% bounce rate",
@@ -335,6 +434,20 @@ def test_the_reason_names_what_is_missing_and_the_nearest_that_could_be_understo
         understand(text, VOCABULARY, "failure")
 
 
+def test_a_single_word_is_a_flag_where_it_is_a_name() -> None:
+    vocabulary = Vocabulary([MetricSpec("profitable", "gauge")])
+    assert understand("Profitable", vocabulary).text == "Profitable: true"
+    for text in ("AccountRestricted", "Restricted == true", "Restricted: true", "restricted"):
+        assert understand(text, VOCABULARY) == parse(text)
+
+
+def test_a_short_sentence_with_a_number_of_another_scale_is_not_taken_literally() -> None:
+    vocabulary = Vocabulary([MetricSpec("ctr", "percentage", success_threshold=Number(5))])
+    assert understand("CTR < 2", vocabulary).text == "ctr < 2"
+    with pytest.raises(CriterionError, match="share of 1"):
+        understand("CTR < 0.02", vocabulary)
+
+
 def test_the_formal_grammar_comes_first_and_is_not_touched() -> None:
     for text in (
         "reply_rate > 8",
@@ -368,6 +481,49 @@ def test_names_are_matched_by_words_and_fillers_do_not_count(
     criterion = understand(f"At least 4 {words}", Vocabulary([MetricSpec(name, "counter") for name in names]))
     assert (criterion.names[0] in names) == (expected is not None)
     assert expected is None or criterion.names == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "canonical"),
+    [
+        ("AOV above $49", "average_order_value", "average_order_value > 49"),
+        ("Click-through rate above 2%", "ctr", "ctr > 2%"),
+        ("Day-7 retention above 25%", "day7_retention", "day7_retention > 25%"),
+        ("Day 7 retention above 25%", "day_7_retention", "day_7_retention > 25%"),
+        ("10 follow-up meetings booked", "followup_meetings", "followup_meetings >= 10"),
+        ("Revenue over $5k", "revenue_usd", "revenue_usd > 5000"),
+        ("$25k+ in pipeline", "pipeline_value", "pipeline_value >= 25000"),
+        ("Less than $50 per response", "cost_per_response", "cost_per_response < 50"),
+        ("CAC payback under 12 months", "cac_payback_months", "cac_payback_months < 12"),
+        ("Response time under 2 days", "response_time_hours", "response_time_hours < 48"),
+        ("500 stars", "github_stars", "github_stars >= 500"),
+        ("300 new members", "members_joined", "members_joined >= 300"),
+        ("NPS score above 40", "nps", "nps > 40"),
+        ("Open rate above 40%", "open_pct", "open_pct > 40%"),
+        ("Interviews conducted: 15+", "interviews_completed", "interviews_completed >= 15"),
+        # A short sentence is of the grammar by chance.
+        ("CTR >= 3%", "ctr", "ctr >= 3%"),
+        ("Conversion < 1% after 500 visitors", "conversion_rate", "conversion_rate < 1% after 500 visitors"),
+    ],
+)
+def test_a_metric_is_known_by_its_initials_its_unit_and_other_spellings(text: str, name: str, canonical: str) -> None:
+    assert understand(text, Vocabulary([MetricSpec(name, "gauge")])).text == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("At least 500 followers", ["twitter_followers", "linkedin_followers"]),
+        ("At least 5 demos", ["demos_booked", "demos_held"]),
+        ("Answer rate above 20%", ["call_answer_rate", "dm_answer_rate"]),
+        ("Revenue above €5k", ["revenue_usd"]),
+        ("Traffic above 2x", ["traffic"]),
+        ("Growth rate above 2x", ["growth_rate"]),
+    ],
+)
+def test_what_could_be_several_metrics_or_another_measure_is_not_guessed(text: str, names: list[str]) -> None:
+    with contextlib.suppress(CriterionError):
+        assert set(understand(text, Vocabulary([MetricSpec(name, "gauge") for name in names])).names).isdisjoint(names)
 
 
 def test_operands_of_formulas_are_names_too() -> None:

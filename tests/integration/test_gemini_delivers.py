@@ -57,7 +57,8 @@ async def test_alert_is_worded_by_gemini_and_its_analysis_stands_in_the_history(
 ) -> None:
     await experiment(client)
     async with listener(client) as heard:
-        await agents.start("dispatcher", **with_gemini(stub)).ready()
+        # The SDK is imported with the first question, which takes its time on a busy machine.
+        await agents.start("dispatcher", **with_gemini(stub, REDIS_AGENT_ANALYSIS_DEADLINE_SECONDS=20)).ready()
         _, analysis = await delivered(client, heard, 0)
     assert analysis == {"source": "gemini", **GOOD}
     assert '"successes": 52' in stub.asked[0].message or '"successes":52' in stub.asked[0].message

@@ -326,60 +326,63 @@ local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local aggregates, touched, unwritten = {}, {}, {}
 
--- Nothing here may end the script half-way: what is wrong with a window is said, and the window goes without.
-local function add_window(key, change, write, seconds, events, counters, gauges)
+-- What is added to a window: names and what is added to each, sums first, and from `sums` on the bounds of gauges, the
+-- lower before the upper. A name that the aggregate had no room for is not among them.
+local function addition(change, write, events, counters, gauges)
   local whole = counters == change.counters
-  local names, deltas = {'events'}, {events}
+  local names, values, n = {'events'}, {events}, 1
   for c, counter in ipairs(counters) do
     local number = whole and c or counter[1]
     if write.taken[number] then
-      names[#names + 1] = change.counters[number][1] .. '_count'
-      deltas[#names] = counter[2]
+      n = n + 1
+      names[n], values[n] = change.counters[number][1] .. '_count', counter[2]
     end
   end
-  local lows = {}
+  local bounds, from = {}, whole and 4 or 2
   for g, gauge in ipairs(gauges) do
     local number = whole and g or gauge[1]
     if write.gauges_taken[number] then
-      local name, from = change.gauges[number][1], whole and 4 or 2
-      names[#names + 1] = name .. '_sum'
-      deltas[#names] = gauge[from]
-      names[#names + 1] = name .. '_samples'
-      deltas[#names] = gauge[from + 1]
-      lows[#lows + 1] = {name .. '_min', gauge[from + 2], name .. '_max', gauge[from + 3]}
+      local name = change.gauges[number][1]
+      names[n + 1], values[n + 1] = name .. '_sum', gauge[from]
+      names[n + 2], values[n + 2] = name .. '_samples', gauge[from + 1]
+      n = n + 2
+      bounds[#bounds + 1] = {name, gauge[from + 2], gauge[from + 3]}
     end
   end
-  local sums = #names
-  for _, low in ipairs(lows) do
-    names[#names + 1], names[#names + 2] = low[1], low[3]
+  local sums = n
+  for _, bound in ipairs(bounds) do
+    names[n + 1], values[n + 1] = bound[1] .. '_min', bound[2]
+    names[n + 2], values[n + 2] = bound[1] .. '_max', bound[3]
+    n = n + 2
   end
-  local values = hmget(key, names)
-  if values.err then
-    return values.err
+  return {names = names, values = values, sums = sums}
+end
+
+-- Nothing here may end the script half-way: what is wrong with a window is said, and the window goes without.
+local function add_window(key, seconds, added)
+  local names, values, sums = added.names, added.values, added.sums
+  local known = hmget(key, names)
+  if known.err then
+    return known.err
   end
-  local set, problem = {}, nil
-  for n = 1, sums do
-    local sum = deltas[n]
-    if values[n] then
-      sum = add(values[n], sum)
+  local set, n, problem = {}, 0, nil
+  for i, name in ipairs(names) do
+    local value, before = values[i], known[i]
+    if before and i <= sums then
+      value = add(before, value)
+      problem = value and problem or name .. ' is not a number'
+    elseif before then
+      local old, new = tonumber(before), tonumber(value)
+      local is_low = (i - sums) % 2 == 1
+      value = (not old or is_low and new < old or not is_low and new > old) and value
     end
-    if sum then
-      set[#set + 1], set[#set + 2] = names[n], sum
-    else
-      problem = names[n] .. ' is not a number'
-    end
-  end
-  for l, low in ipairs(lows) do
-    local old_low, old_high = tonumber(values[sums + 2 * l - 1] or nil), tonumber(values[sums + 2 * l] or nil)
-    if not old_low or tonumber(low[2]) < old_low then
-      set[#set + 1], set[#set + 2] = low[1], low[2]
-    end
-    if not old_high or tonumber(low[4]) > old_high then
-      set[#set + 1], set[#set + 2] = low[3], low[4]
+    if value then
+      set[n + 1], set[n + 2] = name, value
+      n = n + 2
     end
   end
   hset(key, set)
-  if not values[1] then
+  if not known[1] then
     redis.call('EXPIRE', key, seconds)
   end
   return problem
@@ -396,10 +399,16 @@ for e, change in ipairs(plan.experiments) do
     end
     blob = blob + change.raw
   end
+  local whole
   for _, window in ipairs(change.windows) do
-    local key = KEYS[next_window]
-    local problem = add_window(key, change, write, window[1], window[2] or change.events,
-      window[3] or change.counters, window[4] or change.gauges)
+    local key, added = KEYS[next_window], nil
+    if window[2] then
+      added = addition(change, write, window[2], window[3], window[4])
+    else -- most minutes and hours get all of it
+      whole = whole or addition(change, write, change.events, change.counters, change.gauges)
+      added = whole
+    end
+    local problem = add_window(key, window[1], added)
     if problem then
       unwritten[#unwritten + 1] = {key, problem}
     end
