@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 
 from redis_agent import log
 from redis_agent.alerts import AlertType, Told, told
-from redis_agent.analyst.analyst import Analyst, plain_of_alert
+from redis_agent.analyst.analyst import Analyst, plain, plain_of_alert
 from redis_agent.clock import Clock, stream_id
 from redis_agent.store.analyses import KeptAnalyses
 from redis_agent.store.outbox import OutboxEntry
@@ -27,6 +27,8 @@ ANALYSED: Final = frozenset({AlertType.SUCCESS, AlertType.FAILURE, AlertType.ANO
 # Alerts that are known ahead of their delivery, and those that are looked at in one go.
 _KNOWN: Final = 1_000
 _PAGE: Final = 200
+# A burst must not open a connection for each of its alerts.
+_KEPT_AT_ONCE: Final = 8
 # How often it is looked for alerts behind the one that waits.
 _LOOK_SECONDS: Final = 0.2
 _NOTHING: Final = "0-0"
@@ -51,6 +53,7 @@ class _Known:
         seen: when it was seen first, on the event loop's clock.
         until: its deadline, on the same clock.
         making: ends with the analysis's JSON text; None where it was kept before.
+        instead: the template's analysis as JSON text, once there are facts.
         analysis: the JSON text, once it is there.
     """
 
@@ -59,6 +62,7 @@ class _Known:
     seen: float
     until: float
     making: asyncio.Task[str] | None = None
+    instead: str = ""
     analysis: str | None = None
 
 
@@ -82,6 +86,7 @@ class Analyses:
         self._clock = clock
         self._deadline_seconds = deadline_seconds
         self._log = log.get("analyst")
+        self._keeping = asyncio.Semaphore(_KEPT_AT_ONCE)
         self._known: dict[str, _Known] = {}
         self._seen_to = _NOTHING
         self._look_due = 0.0
@@ -181,9 +186,13 @@ class Analyses:
     async def _make(self, entry_id: str, known: _Known) -> str:
         """The analysis of an alert, kept."""
         until = known.until - _RESERVE * self._deadline_seconds
-        analysis = await self._analyst.analyse(known.experiment_id, known.alert, since=known.seen, deadline=until)
-        own = json.dumps(analysis, ensure_ascii=False, separators=(",", ":"))
-        kept = await self._kept.keep(entry_id, own)
+        facts = await self._analyst.facts(known.experiment_id, known.alert, since=known.seen, deadline=until)
+        # From here on there is something to say at the deadline, whatever becomes of the question.
+        instead = plain(facts)
+        known.instead = _dumps(instead)
+        own = _dumps(await self._analyst.word(facts, deadline=until, instead=instead))
+        async with self._keeping:
+            kept = await self._kept.keep(entry_id, own)
         return kept if _is_object(kept) else own
 
     def _outcome(self, known: _Known) -> str:
@@ -198,17 +207,25 @@ class Analyses:
         return self._plain(known)
 
     def _plain(self, known: _Known) -> str:
-        """An analysis of nothing but the alert, made on the spot; "" where even that fails."""
+        """The template's analysis; of nothing but the alert, made on the spot, where no facts were there in time.
+
+        "" where even that fails.
+        """
+        if known.instead:
+            return known.instead
         try:
-            analysis = plain_of_alert(known.alert, known.experiment_id, self._clock)
+            return _dumps(plain_of_alert(known.alert, known.experiment_id, self._clock))
         except Exception as error:  # noqa: BLE001 - an analysis is not worth an alert
             self._log.error("analysis_failed", error=repr(error)[:200], exc_info=True)
             return ""
-        return json.dumps(analysis, ensure_ascii=False, separators=(",", ":"))
 
 
 def _is_analysed(about: Told) -> bool:
     return about.type in ANALYSED
+
+
+def _dumps(analysis: dict[str, Any]) -> str:
+    return json.dumps(analysis, ensure_ascii=False, separators=(",", ":"))
 
 
 def _is_object(text: str) -> bool:
