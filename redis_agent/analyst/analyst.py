@@ -27,6 +27,13 @@ _ACTION: Final = 300
 _READING_SHARE: Final = {True: 0.5, False: 0.9}
 # With less time than this left nobody is asked.
 _LEAST_SECONDS: Final = 0.3
+# What a model may call what the criteria themselves make so: it may see a risk, and be slower to call a success one.
+_AGREEING: Final = {
+    "on_track": frozenset({"on_track", "at_risk"}),
+    "at_risk": frozenset({"at_risk"}),
+    "failing": frozenset({"failing", "at_risk"}),
+    "succeeded": frozenset({"succeeded", "on_track"}),
+}
 # Questions that are asked at the same time.
 _AT_ONCE: Final = 16
 
@@ -80,11 +87,13 @@ class Analyst:
         """
         asked = self._asker.available
         answer = await self._ask("analyze", facts.as_json(), AlertAnalysis, deadline) if asked else None
-        if isinstance(answer, AlertAnalysis):
+        words = instead or plain(facts)
+        # Nothing in a sentence without numbers can be checked, but how the experiment stands is known.
+        if isinstance(answer, AlertAnalysis) and answer.status in _AGREEING[words["status"]]:
             self._telemetry.analyses.labels("alert", GEMINI).inc()
             return _document(GEMINI, answer.status, answer.key_metric, answer.insight, answer.action)
         self._telemetry.analyses.labels("alert", TEMPLATE).inc()
-        return instead or plain(facts)
+        return words
 
     async def word_summary(self, facts: Mapping[str, Any], *, deadline: float) -> SummaryAnalysis | None:
         """A summary in a model's words; None where there are none in time."""
