@@ -111,7 +111,7 @@ class Document:
         return {"hours": HOURS, "shown": rows}
 
     async def _read_alerts(self) -> list[dict[str, Any]]:
-        found = await self._inspection.newest_alerts(MAX_ALERTS)
+        found = await self._inspection.recent_alerts(MAX_ALERTS)
         return [{"id": alert.id, **_alert(alert.data), "delivered": alert.delivered} for alert in found]
 
     async def _read_pending(self) -> dict[str, Any]:
