@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -27,11 +27,13 @@ from redis_agent.analyst.asking import Asker, Nobody
 from redis_agent.analyst.gemini import Access, Gemini
 from redis_agent.analyst.models import chain
 from redis_agent.analyst.reader import Evidence, Reader
+from redis_agent.analyst.translator import translate
 from redis_agent.bridge import Bridge
 from redis_agent.bridge_terms import BridgeTenure, Terms
 from redis_agent.catalogue import Catalogue
 from redis_agent.clock import Clock
 from redis_agent.config import Settings
+from redis_agent.criteria import CriterionKind
 from redis_agent.dispatcher import Dispatcher
 from redis_agent.endpoint import Endpoint
 from redis_agent.errors import RedisAccessError
@@ -67,10 +69,12 @@ from redis_agent.store.recovery import Recovery
 from redis_agent.store.rights import missing_rights
 from redis_agent.store.spending import Spending
 from redis_agent.store.stream import TOGETHER, EventStream
+from redis_agent.store.translations import Translations
 from redis_agent.store.windows import Windows
 from redis_agent.summaries import Digests, Rhythm, Summaries, daily_at
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.telling import Teller
+from redis_agent.translating import Translating
 from redis_agent.watch import Watch
 from redis_agent.windows import Retention
 from redis_agent.worker import Worker
@@ -176,7 +180,10 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
             client, level=settings.durability, replicas=settings.durability_replicas, telemetry=telemetry
         ),
         catalogue=Catalogue(
-            definitions=Definitions(client), telemetry=telemetry, ttl_seconds=settings.definitions_ttl_seconds
+            definitions=Definitions(client),
+            telemetry=telemetry,
+            ttl_seconds=settings.definitions_ttl_seconds,
+            translations=Translations(client) if settings.translate_criteria else None,
         ),
         asker=asker,
         telemetry=telemetry,
@@ -555,6 +562,21 @@ def _summaries(parts: Parts, leadership: Leadership, housekeeping: Housekeeping)
     )
 
 
+def _translating(parts: Parts) -> Translating | None:
+    if not parts.settings.translate_criteria or not parts.asker.available:
+        return None
+
+    async def in_time(text: str, metrics: Sequence[str], kind: CriterionKind, deadline: float) -> str | None:
+        return await translate(parts.asker, text, metrics, kind, deadline=deadline)
+
+    return Translating(
+        catalogue=parts.catalogue,
+        aggregates=Aggregates(parts.client),
+        translations=Translations(parts.client),
+        translate=in_time,
+    )
+
+
 def _scheduler(parts: Parts) -> Scheduler:
     settings = parts.settings
     housekeeping = Housekeeping(
@@ -571,6 +593,7 @@ def _scheduler(parts: Parts) -> Scheduler:
         judge=_judge(parts),
         examiner=_examiner(parts, leadership),
         summaries=_summaries(parts, leadership, housekeeping),
+        translating=_translating(parts),
         watch=Watch(
             catalogue=parts.catalogue,
             aggregates=Aggregates(parts.client),

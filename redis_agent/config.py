@@ -412,6 +412,12 @@ class Settings(BaseSettings):
         description="When a summary of the last day is sent, in UTC. Empty: none is.",
     )
 
+    translate_criteria: Annotated[bool, Variable()] = Field(
+        default=False,
+        description="Whether a criterion that nobody understands is offered to Gemini, once a text. What comes of it "
+        "counts if it parses and reads only metrics that the experiment declares; `check` shows it as translated.",
+    )
+
     # --- Process ----------------------------------------------------------------------
 
     http_host: Annotated[str, Variable(form="a host's name or address")] = Field(
@@ -541,7 +547,7 @@ class Settings(BaseSettings):
     @property
     def asks_gemini(self) -> bool:
         """Whether somebody may word analyses and summaries; else templates do."""
-        return self.google_api_key is not None
+        return self.google_api_key is not None or self.use_vertexai or self.use_enterprise
 
     @property
     def address_shown(self) -> str:
