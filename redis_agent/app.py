@@ -623,6 +623,7 @@ def _page(parts: Parts) -> StatusPage:
                 maturity=Maturity(Windows(parts.client), parts.clock, settings.maturity_seconds),
                 alpha=settings.alert_alpha,
                 min_samples=settings.min_samples,
+                translate=settings.translate_criteria,
                 definitions_seconds=max(_PAGE_DEFINITIONS_SECONDS, settings.definitions_ttl_seconds),
             ),
         ),

@@ -11,13 +11,14 @@ from redis.exceptions import ResponseError
 
 from redis_agent.catalogue import parse_definition
 from redis_agent.criteria import is_base_field
-from redis_agent.experiments import Experiment, judge
+from redis_agent.experiments import Experiment, judge, with_translations
 from redis_agent.maturity import Maturity
 from redis_agent.store import keys
 from redis_agent.store.aggregates import Aggregates
 from redis_agent.store.dead_letters import DeadLetters
 from redis_agent.store.definitions import Definition, Definitions
 from redis_agent.store.inspection import Inspection
+from redis_agent.store.translations import Translations
 
 _T = TypeVar("_T")
 
@@ -166,17 +167,26 @@ class KnownExperiments:
         maturity: which counts are old enough.
         alpha: level of the test of rates.
         min_samples: trials from which a rate counts as early.
+        translate: whether translations of criteria that nobody understands are used.
         definitions_seconds: how long a definition is used before it is read again.
     """
 
     def __init__(
-        self, client: Redis, *, maturity: Maturity, alpha: float, min_samples: int, definitions_seconds: float = 0.0
+        self,
+        client: Redis,
+        *,
+        maturity: Maturity,
+        alpha: float,
+        min_samples: int,
+        translate: bool,
+        definitions_seconds: float = 0.0,
     ) -> None:
         self._aggregates = Aggregates(client)
         self._definitions = Definitions(client)
         self._maturity = maturity
         self._alpha = alpha
         self._min_samples = min_samples
+        self._translations = Translations(client) if translate else None
         self._definitions_seconds = definitions_seconds
         self._read_at: dict[str, float] = {}
         self._parsed: dict[str, tuple[Definition, Experiment | str]] = {}
@@ -222,12 +232,23 @@ class KnownExperiments:
     async def _read_definitions(self, ids: Sequence[str]) -> None:
         now = asyncio.get_running_loop().time()
         wanted = [i for i in ids if i not in self._parsed or now - self._read_at[i] >= self._definitions_seconds]
-        for experiment_id, definition in (await self._definitions.read(wanted)).items() if wanted else ():
+        if not wanted:
+            return
+        for experiment_id, definition in (await self._definitions.read(wanted)).items():
             self._read_at[experiment_id] = now
             before = self._parsed.get(experiment_id)
             if before is None or before[0].digest != definition.digest:
                 self._parsed[experiment_id] = definition, parse_definition(experiment_id, definition)
                 await asyncio.sleep(0)
+        if self._translations is not None:
+            await self._translate(wanted, self._translations)
+
+    async def _translate(self, ids: Sequence[str], translations: Translations) -> None:
+        """Put translations in the place of what nobody understands, where there are some by now."""
+        known = {i: parsed for i in ids if isinstance(parsed := self._parsed[i][1], Experiment)}
+        found = await translations.of(sorted({key for parsed in known.values() for key in parsed.untranslated}))
+        for experiment_id, parsed in known.items() if found else ():
+            self._parsed[experiment_id] = self._parsed[experiment_id][0], with_translations(parsed, found)
 
     def _criteria(
         self, experiment: Experiment, fields: Mapping[str, str], mature: Mapping[str, str] | None, now: datetime

@@ -134,6 +134,7 @@ def _known(session: "Session") -> "KnownExperiments":
         maturity=session.maturity(),
         alpha=settings.alert_alpha,
         min_samples=settings.min_samples,
+        translate=settings.translate_criteria,
     )
 
 

@@ -112,7 +112,10 @@ class Document:
 
     async def _read_alerts(self) -> list[dict[str, Any]]:
         found = await self._inspection.recent_alerts(MAX_ALERTS)
-        return [{"id": alert.id, **_alert(alert.data), "delivered": alert.delivered} for alert in found]
+        return [
+            {"id": alert.id, **_alert(alert.data), **_analysis(alert.analysis), "delivered": alert.delivered}
+            for alert in found
+        ]
 
     async def _read_pending(self) -> dict[str, Any]:
         consumers = await self._pending.consumers()
@@ -170,16 +173,29 @@ def _experiment(known: Mapping[str, Any]) -> dict[str, Any]:
 
 def _alert(data: str) -> dict[str, Any]:
     """What is shown of an alert; what is not ours is shown as it stands."""
-    try:
-        alert = json.loads(data, parse_constant=str)
-    except (ValueError, RecursionError):
-        alert = None
-    if not isinstance(alert, dict):
+    alert = _object(data)
+    if alert is None:
         return {"type": "unreadable", "severity": "", "experiment_id": "", "message": data[: 2 * MAX_SENTENCE]}
     return {
         **{name: shown(str(alert.get(name) or ""), MAX_NAME) for name in ("type", "severity", "experiment_id")},
         "message": str(alert.get("message") or ""),
     }
+
+
+def _analysis(data: str) -> dict[str, str]:
+    """What a model made of the alert, and what is proposed; a template's insight only says the message again."""
+    analysis = _object(data) or {}
+    insight = "" if analysis.get("source") == "template" else str(analysis.get("insight") or "")
+    return {"insight": insight, "action": str(analysis.get("action") or "")}
+
+
+def _object(data: str) -> dict[str, Any] | None:
+    """A JSON object; None where it is none."""
+    try:
+        found = json.loads(data, parse_constant=str)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _bounded(value: Any) -> Any:

@@ -12,9 +12,11 @@ import redis.asyncio
 from redis.asyncio import Redis
 
 from redis_agent.clock import Clock
+from redis_agent.experiments import parse_experiment
 from redis_agent.maturity import Maturity
 from redis_agent.overview import KnownExperiments
 from redis_agent.page import document, site
+from redis_agent.store.translations import Translations
 from redis_agent.store.windows import Windows
 from tests.conftest import OwnServerFactory
 from tests.integration.flow import DEAD, METRICS, OUTBOX, answered, http, mirror, publish, settled
@@ -165,7 +167,9 @@ async def test_the_document_says_what_the_agent_does_and_knows(agents: Agents, c
 
 async def test_what_does_not_change_is_not_judged_again_and_what_does_is(client: Redis, redis_url: str) -> None:
     raw = redis.asyncio.Redis.from_url(redis_url, protocol=2)
-    known = KnownExperiments(raw, maturity=Maturity(Windows(raw), Clock(), 0), alpha=0.05, min_samples=20)
+    known = KnownExperiments(
+        raw, maturity=Maturity(Windows(raw), Clock(), 0), alpha=0.05, min_samples=20, translate=True
+    )
     now = Clock().now()
     await client.hset("experiments:exp", mapping={"success_criteria": '["score > 3"]'})
     await client.hset("metrics_aggregated:exp", mapping={"score_latest": "2", "events_total": "1"})
@@ -180,6 +184,28 @@ async def test_what_does_not_change_is_not_judged_again_and_what_does_is(client:
 
     assert again is first
     assert [c[0]["state"] for c in (first, later, other)] == ["not_met", "met", "not_met"]
+
+
+async def test_a_criterion_that_a_model_has_translated_is_judged_as_check_judges_it(
+    client: Redis, redis_url: str
+) -> None:
+    raw = redis.asyncio.Redis.from_url(redis_url, protocol=2)
+    text = "somebody somewhere ought to be rather pleased with the score"
+    definition = {"success_criteria": json.dumps([text]), "metrics": '[{"name": "score", "type": "gauge"}]'}
+    await client.hset("experiments:exp", mapping=definition)
+    await client.hset("metrics_aggregated:exp", mapping={"score_latest": "4", "events_total": "1"})
+    (key,) = parse_experiment("exp", definition).untranslated
+    known = KnownExperiments(
+        raw, maturity=Maturity(Windows(raw), Clock(), 0), alpha=0.05, min_samples=20, translate=True
+    )
+
+    before = (await known.read(["exp"], Clock().now()))["exp"]["criteria"]
+    await Translations(raw).keep(key, text, "score > 3")
+    after = (await known.read(["exp"], Clock().now()))["exp"]["criteria"]
+    await raw.aclose()
+
+    assert [c[0]["state"] for c in (before, after)] == ["unsupported", "met"]
+    assert after[0]["translated"] is True
 
 
 async def test_every_list_has_its_bound_and_the_newest_experiments_are_shown(agents: Agents, client: Redis) -> None:
