@@ -25,7 +25,8 @@ MAX_ALERTS: Final = 50
 MAX_DEAD_LETTERS: Final = 10
 MAX_PENDING: Final = 10
 MAX_REPLICAS: Final = 100
-# Characters of a name, and of a sentence.
+# Characters of a word that says of what kind something is, of a name, and of a sentence.
+MAX_WORD: Final = 40
 MAX_NAME: Final = 120
 MAX_SENTENCE: Final = 400
 # An event may be megabytes long. Dead letters are read one by one until they come to so much, then not for a while.
@@ -142,7 +143,7 @@ class Document:
             letters.append(
                 {
                     "id": letter.id,
-                    "reason": letter.reason,
+                    "reason": shown(letter.reason, MAX_WORD),
                     "at_ms": int(letter.id.partition("-")[0]),
                     "deliveries": letter.deliveries,
                     "bytes": len(letter.data),
@@ -160,7 +161,7 @@ def _experiment(known: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": shown(known["experiment_id"], MAX_NAME),
         "defined": known["defined"],
-        "state": known["state"],
+        "state": None if known["state"] is None else shown(known["state"], MAX_WORD),
         "hypothesis": known["hypothesis"],
         "events": known["events_total"],
         "rates": [{"name": shown(name, MAX_NAME), "value": rates[name]} for name in list(rates)[:MAX_RATES]],
