@@ -19,7 +19,7 @@ from prometheus_client import Gauge
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from redis_agent import log
+from redis_agent import __version__, log
 from redis_agent.alerts import INTERVAL
 from redis_agent.analyst.ahead import Analyses
 from redis_agent.analyst.analyst import Analyst
@@ -45,6 +45,9 @@ from redis_agent.judge import Judge, Rules
 from redis_agent.lifecycle import Policy
 from redis_agent.lockstep import Lockstep
 from redis_agent.maturity import Maturity
+from redis_agent.overview import KnownExperiments
+from redis_agent.page.document import Document
+from redis_agent.page.site import StatusPage
 from redis_agent.roster import Roster
 from redis_agent.scheduler import Scheduler
 from redis_agent.store import keys
@@ -84,6 +87,8 @@ Run = Callable[[asyncio.Event], Awaitable[None]]
 
 # Definitions are not looked at more often than this, however short they are remembered.
 _WATCH_SECONDS = 1.0
+# The page reads definitions again after so long at the least.
+_PAGE_DEFINITIONS_SECONDS = 5.0
 # What is known of the series of an experiment that is not examined any more goes after so long.
 _ANOMALIES_TTL_SECONDS = 30 * 86_400
 
@@ -607,6 +612,29 @@ def _scheduler(parts: Parts) -> Scheduler:
     )
 
 
+def _page(parts: Parts) -> StatusPage:
+    settings = parts.settings
+    return StatusPage(
+        document=Document(
+            parts.client,
+            address_shown=settings.address_shown,
+            experiments=KnownExperiments(
+                parts.client,
+                maturity=Maturity(Windows(parts.client), parts.clock, settings.maturity_seconds),
+                alpha=settings.alert_alpha,
+                min_samples=settings.min_samples,
+                translate=settings.translate_criteria,
+                definitions_seconds=max(_PAGE_DEFINITIONS_SECONDS, settings.definitions_ttl_seconds),
+            ),
+        ),
+        clock=parts.clock,
+        name=parts.name,
+        version=__version__,
+        token="" if settings.http_token is None else settings.http_token.get_secret_value(),
+        host=settings.http_host,
+    )
+
+
 def _endpoint(parts: Parts, runs: dict[str, "Worker | Bridge | Dispatcher | Scheduler"]) -> Endpoint:
     hindered = [part for part in runs.values() if isinstance(part, Bridge | Worker)]
 
@@ -619,6 +647,7 @@ def _endpoint(parts: Parts, runs: dict[str, "Worker | Bridge | Dispatcher | Sche
         liveness=parts.liveness,
         clock=parts.clock,
         roles=frozenset(runs),
+        page=_page(parts),
         hindrances=hindrances,
         host=parts.settings.http_host,
         port=parts.settings.http_port,

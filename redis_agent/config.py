@@ -431,7 +431,15 @@ class Settings(BaseSettings):
         9464,
         ge=0,
         le=65_535,
-        description="The port of `/metrics`, `/healthz` and `/readyz`.",
+        description="The port of `/metrics`, `/healthz`, `/readyz` and the status page at `/`.",
+    )
+    http_token: Annotated[
+        SecretStr | None,
+        Variable(form="16 to 512 letters, digits and signs of ASCII, without spaces"),
+    ] = Field(
+        None,
+        description="Who wants to see the status page or `/status.json` must name it, as `Authorization: Bearer ...` "
+        "or `?token=...`. Not set: whoever reaches the port sees them. `/metrics`, `/healthz` and `/readyz` never ask.",
     )
     shutdown_seconds: Annotated[float, Variable(unit="seconds")] = Field(
         10.0,
@@ -483,6 +491,13 @@ class Settings(BaseSettings):
     def _check_hard_limit(cls, value: int, info: ValidationInfo) -> int:
         if value < info.data.get("stream_max_length", 0):
             raise ValueError("it is below REDIS_AGENT_STREAM_MAX_LENGTH")
+        return value
+
+    @field_validator("http_token")
+    @classmethod
+    def _check_http_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]{16,512}", value.get_secret_value()):
+            raise ValueError("it has another length or other characters")
         return value
 
     @field_validator("redis_url")

@@ -38,8 +38,11 @@ class Session:
 
     async def mature(self, aggregates: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
         """The aggregates without the trials that are too young to count; empty where all count at once."""
-        maturity = Maturity(Windows(self.client), Clock(), self.settings.maturity_seconds)
-        return await maturity.fields(aggregates)
+        return await self.maturity().fields(aggregates)
+
+    def maturity(self) -> Maturity:
+        """Which counts are old enough."""
+        return Maturity(Windows(self.client), Clock(), self.settings.maturity_seconds)
 
     @asynccontextmanager
     async def analyst(self) -> "AsyncIterator[tuple[Reader, Analyst]]":
