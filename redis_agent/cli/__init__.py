@@ -18,6 +18,7 @@ from redis_agent.cli.check import check
 from redis_agent.cli.dead_letters import dead_letters
 from redis_agent.cli.demo import demo
 from redis_agent.cli.experiments import experiments
+from redis_agent.cli.health import health
 from redis_agent.cli.options import Group, redis_url_option
 from redis_agent.cli.pending import pending
 from redis_agent.cli.publish import publish
@@ -27,7 +28,7 @@ from redis_agent.cli.silence import silence
 from redis_agent.cli.status import status
 
 _COMMANDS = (
-    run, demo, publish, status, experiments, alerts, pending, dead_letters, check, silence, replay,
+    run, demo, publish, status, experiments, alerts, pending, dead_letters, check, silence, replay, health,
 )  # fmt: skip
 
 

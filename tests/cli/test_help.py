@@ -23,6 +23,7 @@ NAMES = [
     "check",
     "silence",
     "replay",
+    "health",
 ]
 
 
@@ -35,7 +36,7 @@ def every_command(group: click.Group = main, path: tuple[str, ...] = ()) -> list
     return found
 
 
-def test_the_commands_are_those_of_the_design() -> None:
+def test_the_commands_are_those_of_the_design_and_a_health_check() -> None:
     assert list(main.commands) == NAMES
 
 
