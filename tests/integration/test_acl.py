@@ -18,10 +18,10 @@ import redis
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
+from redis_agent.embedded import find_server_binary
 from tests.cli.conftest import run_cli
-from tests.conftest import OwnServerFactory
 from tests.integration.flow import METRICS, ORCHESTRATOR, OUTBOX, STREAM, answered
-from tests.processes import ROOT, AgentProcess, Agents
+from tests.processes import ROOT, AgentProcess, Agents, unused_port
 from tests.waiting import eventually
 
 SETTINGS = {
@@ -36,11 +36,50 @@ SETTINGS = {
 
 
 class Deployment:
-    """A server with the users of deploy/, and clients as any of them."""
+    """A server with the configuration and the users of deploy/, and clients as any of them."""
 
-    def __init__(self, secrets: Path, port: int) -> None:
+    def __init__(self, secrets: Path, directory: Path) -> None:
         self._secrets = secrets
-        self.port = port
+        self._directory = directory
+        self._binary = find_server_binary().path
+        self.port = unused_port()
+
+    def __enter__(self) -> "Deployment":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        data = self._directory / "data"
+        data.mkdir(exist_ok=True)
+        changed = {"--port": self.port, "--bind": "127.0.0.1", "--aclfile": self._secrets / "users.acl"}
+        words = [str(word) for pair in changed.items() for word in pair]
+        with (self._directory / "server.log").open("ab") as log:
+            self._server = subprocess.Popen(
+                [self._binary, ROOT / "deploy" / "redis" / "redis.conf", *words],
+                cwd=data,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            said = (self._directory / "server.log").read_text()
+            assert self._server.poll() is None, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        self._server.terminate()
+        self._server.wait(20)
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis(port=self.port, username="probe", password="none", protocol=2) as probe:
+                return bool(probe.execute_command("PING"))
+        except redis.RedisError:
+            return False
 
     def url(self, user: str) -> str:
         password = (self._secrets / f"password_{user}").read_text()
@@ -50,25 +89,19 @@ class Deployment:
         return Redis.from_url(self.url(user), decode_responses=True, protocol=2)
 
     def refused(self) -> list[tuple[Any, ...]]:
-        """What the server has refused: user, why, what, where."""
+        """What the server has refused: user, why, what, where; but to the probe, which is this test."""
         with redis.Redis.from_url(self.url("admin"), decode_responses=True, protocol=2) as admin:
-            return [(e["username"], e["reason"], e["object"], e["context"]) for e in admin.acl_log()]
+            entries = [(e["username"], e["reason"], e["object"], e["context"]) for e in admin.acl_log()]
+        return [entry for entry in entries if entry[0] != "probe"]
 
 
 @pytest.fixture
-def deployment(own_server: OwnServerFactory, tmp_path: Path) -> Iterator[Deployment]:
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
     secrets = tmp_path / "secrets"
     subprocess.run([ROOT / "deploy" / "prepare", "--into", secrets], check=True, capture_output=True)
-    # The server of the tests is asked as its default user whether it is up; that one goes with the file.
-    empty = tmp_path / "users.acl"
-    empty.touch()
-    server = own_server(aclfile=str(empty))
-    empty.write_bytes((secrets / "users.acl").read_bytes())
-    with redis.Redis(port=server.port, protocol=2) as default:
-        default.acl_load()
-    running = Deployment(secrets, server.port)
-    yield running
-    print("refused:", *running.refused(), sep="\n")  # shown where the test failed
+    with Deployment(secrets, tmp_path) as running:
+        yield running
+        print("refused:", *running.refused(), sep="\n")  # shown where the test failed
 
 
 @pytest.fixture
@@ -276,6 +309,28 @@ async def test_no_user_can_do_what_is_not_its_work(deployment: Deployment) -> No
     assert permitted == []
 
 
+async def test_what_was_written_in_scripts_and_transactions_is_there_after_a_restart(
+    deployment: Deployment, agents: Agents
+) -> None:
+    for role in ("bridge", "worker"):
+        await start(agents, deployment, role).ready()
+    async with deployment.client("publisher") as publisher:
+        await publish(publisher, "exp", 50, event="email_sent")
+
+    async def applied() -> bool:
+        async with deployment.client("orchestrator") as orchestrator:
+            return await orchestrator.hget("metrics_aggregated:exp", "email_sent_count") == "50"
+
+    await eventually(applied, 20, what="all is applied")
+    agents.end()
+    deployment.stop()
+    deployment.start()
+    assert await applied()
+    async with deployment.client("admin") as admin:
+        assert await admin.xlen(STREAM) == 50
+    assert deployment.refused() == []
+
+
 async def test_nobody_gets_in_without_a_password_but_who_asks_for_a_sign_of_life(deployment: Deployment) -> None:
     async with Redis(port=deployment.port, protocol=2) as nobody:
         with pytest.raises(AuthenticationError):
@@ -306,3 +361,5 @@ def test_the_secrets_are_made_once_and_each_user_has_another(tmp_path: Path) -> 
     assert all(re.fullmatch("[0-9a-f]{48}", password) for password in passwords)
     assert secrets.stat().st_mode & 0o077 == 0
     assert "@password@" not in first["users.acl"]
+    # Redis 7.0 reads its append-only file with the rights of this user, and leaves out what it may not do.
+    assert first["users.acl"].splitlines()[0] == "user default off resetpass ~* &* +@all"
