@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -25,6 +26,7 @@ from redis_agent.criteria import (
     Vocabulary,
     evaluate,
     is_base_field,
+    parse,
     parse_flag,
     print_name,
     print_number,
@@ -46,6 +48,7 @@ __all__ = [
     "parse_experiment",
     "parse_experiment_file",
     "parse_moment",
+    "with_translations",
     "without_repeats",
 ]
 
@@ -57,6 +60,8 @@ MAX_FILE_BYTES: Final = 1_000_000
 _STATES: Final = frozenset({"", "draft", "ready", "running", "run", "completed", "failed", "archived"})
 _PLANNED_RUNS: Final = ("planned_runs", "total_runs", "max_runs", "runs")
 _NOT_JUDGED: Final = frozenset({"archived", "failed"})
+_DEADLINE_PASSED: Final = re.compile(r"the deadline [-0-9: ]+ UTC has passed")
+_IS: Final = {">": "above", ">=": "at least", "<": "below", "<=": "at most", "==": "equal to", "!=": "different from"}
 # YAML 1.1, which most loaders speak, has more words than two.
 _TRUTHS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -73,6 +78,7 @@ class JudgedCriterion:
         fingerprint: Stable short name of the kind and the canonical text.
         listed: Whether it stands in a list of criteria; else it is a metric's threshold.
         only_final: Whether it is met only when the experiment is over.
+        translated: Whether a model has put it into the grammar.
     """
 
     kind: CriterionKind
@@ -82,6 +88,7 @@ class JudgedCriterion:
     fingerprint: str
     listed: bool = True
     only_final: bool = False
+    translated: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,17 @@ class Experiment:
         return any(entry.criterion is not None and entry.criterion.asks_for_less for entry in self.criteria)
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The metrics that its definition knows: the declared ones, and what their formulas read."""
+        formulas = [name for spec in self.metrics if spec.formula is not None for name in spec.formula.names]
+        return tuple(dict.fromkeys([*(spec.name for spec in self.metrics), *formulas]))
+
+    @cached_property
+    def untranslated(self) -> Mapping[str, JudgedCriterion]:
+        """The criteria that nobody understands, by a key that stands for the text and the metrics it may be about."""
+        return {_translation_key(c, self.names): c for c in self.criteria if c.criterion is None and c.listed}
+
+    @cached_property
     def specs(self) -> Mapping[str, MetricSpec]:
         """The metrics by name."""
         return {spec.name: spec for spec in self.metrics}
@@ -172,6 +190,25 @@ class Verdict:
         """Whether the state can change by the clock alone."""
         return self.entry.criterion is not None and self.entry.criterion.has_time_clause
 
+    @property
+    def missed(self) -> bool:
+        """Whether it is a success that was to be reached by a deadline, and was not."""
+        return self.kind == "success" and self.state == "not_met" and bool(_DEADLINE_PASSED.search(self.reason))
+
+    @property
+    def finding(self) -> str:
+        """The reason for people who read many: a rate in percent, and nothing about how it came to be judged."""
+        found = self.evaluation
+        if found is None or found.proof is None or found.metric is None or found.value is None:
+            return self.reason.rstrip(".")
+        if found.operator is None or found.threshold is None:
+            return self.reason.rstrip(".")
+        value, threshold = (f"{100 * number / found.scale:.3g} %" for number in (found.value, found.threshold))
+        words = _IS[found.operator] if self.state == "met" else f"not {_IS[found.operator]}"
+        sure = "; early, not yet confirmed" if found.evidence == "early" else ""
+        counts = f"({found.proof.successes:,} of {found.proof.trials:,})"
+        return f"{found.metric} is {value} {counts}, {words} {threshold}{sure}"
+
     def as_json(self) -> dict[str, Any]:
         """The object that ``check --json`` prints for a criterion."""
         evaluation = self.evaluation or Evaluation("unknown", "")
@@ -190,6 +227,7 @@ class Verdict:
             "samples": evaluation.samples,
             "interval": None if interval is None else [_json_number(end) for end in interval],
             "reason": self.reason,
+            "translated": self.entry.translated,
         }
 
 
@@ -346,6 +384,37 @@ def derived(experiment: Experiment, fields: Mapping[str, str]) -> dict[str, str]
         if reading is not None and reading.value is not None:
             values[spec.name] = str(_json_number(reading.value))
     return values
+
+
+def with_translations(experiment: Experiment, translations: Mapping[str, str]) -> Experiment:
+    """The experiment with criteria in the grammar that stand for such as nobody understands.
+
+    Args:
+        experiment: As it was read.
+        translations: Key (see ``Experiment.untranslated``) to canonical text. One that does not parse, or reads a
+            metric that the definition does not know, counts as none.
+
+    Returns:
+        The same object where there is nothing to add.
+    """
+    known = set(experiment.names)
+    found = {}
+    for key, entry in experiment.untranslated.items():
+        try:
+            criterion = parse(translations[key]) if translations.get(key) else None
+        except CriterionError:
+            continue
+        if criterion is not None and criterion.names and set(criterion.names) <= known:
+            fingerprint = _fingerprint(entry.kind, criterion.text)
+            found[entry] = replace(entry, criterion=criterion, problem="", fingerprint=fingerprint, translated=True)
+    if not found:
+        return experiment
+    return replace(experiment, criteria=tuple(found.get(entry, entry) for entry in experiment.criteria))
+
+
+def _translation_key(entry: JudgedCriterion, names: Sequence[str]) -> str:
+    identity = "\0".join((entry.kind, entry.text, *sorted(names)))
+    return hashlib.blake2b(identity.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def _planned_runs(fields: Mapping[str, object]) -> int | None:

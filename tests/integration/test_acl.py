@@ -271,7 +271,7 @@ FORBIDDEN = [
     ("dispatcher", "PUBLISH", METRICS, "{}"),
     ("dispatcher", "XADD", STREAM, "*", "data", "{}"),
     ("dispatcher", "DEL", OUTBOX),
-    ("dispatcher", "HGETALL", "metrics_aggregated:exp"),
+    ("dispatcher", "HSET", "metrics_aggregated:exp", "x", "1"),
     ("scheduler", "PUBLISH", ORCHESTRATOR, "{}"),
     ("scheduler", "XACK", "fullsend:metrics:dead", "redis_agent", "1-1"),
     ("scheduler", "HSET", "experiments:exp", "state", "running"),
