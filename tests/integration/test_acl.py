@@ -20,6 +20,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ResponseErr
 
 from redis_agent.embedded import find_server_binary
 from tests.cli.conftest import run_cli
+from tests.gemini_stub import KEY, running
 from tests.integration.flow import METRICS, ORCHESTRATOR, OUTBOX, STREAM, answered
 from tests.processes import ROOT, AgentProcess, Agents, unused_port
 from tests.waiting import eventually
@@ -125,9 +126,16 @@ async def publish(publisher: Redis, experiment: str, times: int, **event: Any) -
 
 
 async def test_every_role_does_all_its_work_as_its_own_user(deployment: Deployment, agents: Agents) -> None:
+    async with running() as gemini:
+        asked = {"GOOGLE_API_KEY": KEY, "GOOGLE_GEMINI_BASE_URL": gemini.url}
+        await everything(deployment, agents, asked)
+        assert gemini.asked
+
+
+async def everything(deployment: Deployment, agents: Agents, asked: dict[str, str]) -> None:
     bridges = [start(agents, deployment, "bridge") for _ in range(2)]
-    workers = [start(agents, deployment, "worker") for _ in range(3)]
-    others = [start(agents, deployment, role) for role in ("dispatcher", "scheduler")]
+    workers = [start(agents, deployment, "worker", **asked) for _ in range(3)]
+    others = [start(agents, deployment, role, **asked) for role in ("dispatcher", "scheduler")]
     for agent in (*bridges, *workers, *others):
         await agent.ready()
         await answered(agent, "/metrics", 200)
@@ -140,7 +148,11 @@ async def test_every_role_does_all_its_work_as_its_own_user(deployment: Deployme
         await heard.subscribe(ORCHESTRATOR)
         await publisher.hset(
             "experiments:exp",
-            mapping={"success_criteria": '["replies >= 10"]', "failure_criteria": '["reply_rate < 1% after 50 sends"]'},
+            mapping={
+                # The second is for a model to translate.
+                "success_criteria": '["replies >= 10", "People are by and large delighted with what they get"]',
+                "failure_criteria": '["reply_rate < 1% after 50 sends"]',
+            },
         )
         await publisher.hset(
             "metrics_specs:exp",
@@ -176,7 +188,7 @@ async def test_every_role_does_all_its_work_as_its_own_user(deployment: Deployme
         await eventually(trimmed, 20, what="the stream is trimmed")
         # Another one takes over, and examines at once what has closed.
         assert await others[-1].terminate() == 0
-        others.append(await start(agents, deployment, "scheduler").ready())
+        others.append(await start(agents, deployment, "scheduler", **asked).ready())
         await eventually(lambda: admin.hget("redis_agent:anomalies:exp", "upto"), 30, what="windows are examined")
 
         # One worker is killed with entries in hand, others take them over; a bridge and the rest stop in good order.
