@@ -97,4 +97,5 @@ lock: $(READY) ## resolve and pin the requirements anew
 	@$(LOCK) pyproject.toml --output-file requirements/runtime.txt
 	@$(LOCK) pyproject.toml --all-extras --constraint requirements/runtime.txt --output-file requirements/dev.txt
 	@$(LOCK) --group pyproject.toml:bench --constraint requirements/dev.txt --output-file requirements/bench.txt
+	@$(LOCK) --group pyproject.toml:build --constraint requirements/dev.txt --output-file requirements/build.txt
 	@echo "requirements/ is up to date; make setup installs it"

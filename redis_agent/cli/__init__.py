@@ -19,6 +19,7 @@ from redis_agent.cli.check import check
 from redis_agent.cli.dead_letters import dead_letters
 from redis_agent.cli.demo import demo
 from redis_agent.cli.experiments import experiments
+from redis_agent.cli.health import health
 from redis_agent.cli.options import Group, redis_url_option
 from redis_agent.cli.pending import pending
 from redis_agent.cli.publish import publish
@@ -30,7 +31,7 @@ from redis_agent.cli.summary import summary
 
 _COMMANDS = (
     run, demo, publish, status, experiments, alerts, pending, dead_letters, check, analyze, summary, silence,
-    replay,
+    replay, health,
 )  # fmt: skip
 
 

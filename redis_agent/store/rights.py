@@ -13,7 +13,8 @@ _ID = "0-1"
 _AGGREGATE, _RAW, _COOLDOWN = keys.aggregate("any"), keys.raw_events("any"), keys.cooldown("any", "error", "any")
 _WINDOW = keys.window("any", "minute", 0)
 
-# One well-formed call of each command that a worker uses, mostly in scripts, on a key it is used on.
+# One well-formed call of each command that a worker uses, mostly in scripts, on a key it is used on. Where what may be
+# done differs from key to key (deploy/redis/users.acl.template), the same command stands here with more than one.
 _CALLS: tuple[tuple[str, ...], ...] = (
     ("XADD", keys.STREAM, "*", "data", "x"),
     ("XADD", keys.DEAD_LETTERS, "*", "data", "x"),
@@ -35,7 +36,18 @@ _CALLS: tuple[tuple[str, ...], ...] = (
     ("HMGET", _AGGREGATE, "field"),
     ("HGETALL", _AGGREGATE),
     ("HLEN", _AGGREGATE),
+    ("EXISTS", keys.ABOVE),
+    ("HGETALL", keys.ABOVE),
+    ("HLEN", keys.ABOVE),
+    ("HSET", keys.ABOVE, _ID, _ID),
     ("HDEL", keys.ABOVE, _ID),
+    ("DEL", keys.FLOOR, keys.ABOVE),
+    ("SET", keys.FLOOR, _ID),
+    ("HINCRBY", keys.ACCOUNT, "owed", "1"),
+    ("HSET", keys.ACCOUNT, "owed", "0"),
+    ("HSET", keys.OUTBOX_ACCOUNT, "last_id", _ID),
+    ("HGET", keys.alert_state("any"), "field"),
+    ("HSET", keys.alert_state("any"), "field", "x"),
     ("HEXISTS", keys.fold_state("any"), "field"),
     ("HINCRBY", keys.fold_state("any"), "field", "1"),
     ("HMGET", _WINDOW, "field"),

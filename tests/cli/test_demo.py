@@ -15,7 +15,8 @@ import redis
 
 from redis_agent.cli.demonstration.scenario import STORIES, Simulation
 from redis_agent.experiments import parse_experiment
-from tests.cli.conftest import run_cli
+from tests.cli.conftest import agent, run_cli
+from tests.conftest import OwnServerFactory
 from tests.waiting import eventually
 
 
@@ -153,3 +154,40 @@ def test_every_criterion_of_the_stories_is_understood(story) -> None:
     experiment = parse_experiment(story.id, story.definition("2026-02-01T00:00:00Z"), story.metrics_specs())
     assert experiment.problems == ()
     assert [c.problem for c in experiment.criteria] == [""] * len(experiment.criteria)
+
+
+async def test_it_publishes_to_an_agent_that_runs_elsewhere_until_it_is_told_to_stop(redis_url: str) -> None:
+    async with agent(redis_url), demo("--publish", "--speed", "20", REDIS_URL=redis_url) as running:
+        with redis.Redis.from_url(redis_url, decode_responses=True, protocol=2) as client:
+
+            def counted() -> bool:
+                return all(
+                    client.hget(f"metrics_aggregated:{story.id}", "events_total") is not None for story in STORIES
+                )
+
+            await eventually(counted, 30, what="every experiment has events")
+        running.process.terminate()
+        code, err = await running.finish()
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"demo: [\d,]+ events published", running.lines[-1])
+
+
+async def test_it_goes_on_publishing_when_the_server_is_there_again(own_server: OwnServerFactory) -> None:
+    server = own_server()
+    async with demo("--publish", REDIS_URL=server.url) as running:
+        with redis.Redis.from_url(server.url, protocol=2) as client:
+            await eventually(lambda: client.exists("experiments:exp_winner"), 30, what="the experiments are defined")
+        server.kill()
+        assert running.process.stderr is not None
+        assert "the server is away" in (await running.process.stderr.readline()).decode()
+        server.restart()
+        assert (await running.process.stderr.readline()).decode() == "the server is there again\n"
+        running.process.terminate()
+        assert (await running.finish())[0] == 0
+    assert "unheard by any bridge" in running.lines[-1]
+
+
+async def test_a_server_of_ones_own_belongs_to_publishing() -> None:
+    done = await run_cli("demo", "--redis-url", "redis://127.0.0.1:1")
+    assert done.code == 2
+    assert "belongs to --publish" in done.err

@@ -25,6 +25,7 @@ NAMES = [
     "summary",
     "silence",
     "replay",
+    "health",
 ]
 
 
@@ -37,7 +38,7 @@ def every_command(group: click.Group = main, path: tuple[str, ...] = ()) -> list
     return found
 
 
-def test_the_commands_are_those_of_the_design() -> None:
+def test_the_commands_are_those_of_the_design_and_a_health_check() -> None:
     assert list(main.commands) == NAMES
 
 

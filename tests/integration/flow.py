@@ -28,8 +28,9 @@ async def mirror(client: Redis, count: int, *, first: int = 0, **event: Any) -> 
 
 
 async def group(client: Redis) -> dict[str, Any]:
-    (found,) = await client.xinfo_groups(STREAM)
-    return dict(found)
+    found = await client.xinfo_groups(STREAM)
+    assert len(found) == 1, f"there is no group yet: {found}"
+    return dict(found[0])
 
 
 async def settled(client: Redis, entries: int) -> None:

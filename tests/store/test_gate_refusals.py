@@ -99,6 +99,15 @@ async def test_window_that_somebody_else_wrote_to_costs_nothing_but_itself(raw: 
     assert (await raw.xpending(keys.STREAM, keys.GROUP))["pending"] == 0
 
 
+async def test_window_that_has_sums_already_and_takes_more_is_not_said_to_be_unwritten(raw: Redis) -> None:
+    stream = event_stream(raw)
+    for times in (b"1", b"2"):
+        outcome = await stream.apply(replace(await pending_batch(raw, stream), dead=[], alerts=[]))
+        assert isinstance(outcome, Applied)
+        assert outcome.unwritten == []
+        assert await raw.hmget(keys.window("a", "minute", 60), "events", "c0_count") == [times, times]
+
+
 @pytest.mark.parametrize("key", [keys.DEAD_LETTERS, keys.UNAPPLIED, keys.OUTBOX])
 async def test_dead_letters_or_outbox_of_the_wrong_type_stop_only_what_must_be_written_there(
     raw: Redis, key: str

@@ -370,7 +370,9 @@ local function add_window(key, seconds, added)
     local value, before = values[i], known[i]
     if before and i <= sums then
       value = add(before, value)
-      problem = value and problem or name .. ' is not a number'
+      if not value then
+        problem = name .. ' is not a number'
+      end
     elseif before then
       local old, new = tonumber(before), tonumber(value)
       local is_low = (i - sums) % 2 == 1
