@@ -88,7 +88,7 @@ class Agreement:
         except TypeError as error:
             raise ValueError("not a state") from error
         agreement = cls.__new__(cls)  # what `__init__` makes would be replaced
-        agreement._values, agreement._logarithms = Detector.restore(values), Detector.restore(logarithms)
-        agreement._scale, agreement._magnitudes = float(scale), list(magnitudes)
-        agreement._said = [list(one) for one in said]
+        agreement._values, agreement._logarithms = Detector.restore(values), Detector.restore(logarithms)  # noqa: SLF001
+        agreement._scale, agreement._magnitudes = float(scale), list(magnitudes)  # noqa: SLF001
+        agreement._said = [list(one) for one in said]  # noqa: SLF001
         return agreement
