@@ -7,10 +7,12 @@ import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from criteria_pages import EXAMPLES, criteria_page, examples_page
 
 from redis_agent.alerts import AlertType, Severity
+from redis_agent.analyst.failures import Reason as NoAnswerReason
 from redis_agent.config import markdown_table
 from redis_agent.events import Reason
 from redis_agent.store import failures
@@ -83,6 +85,7 @@ LABELS = {
     "`type` of alerts": [*AlertType],
     "`severity` of alerts": [*Severity],
     "`reason` of dead letters ([redis.md](redis.md#how-events-are-read))": [*Reason],
+    "`outcome` of questions to the model ([analyst.md](analyst.md))": ["ok", "cached", *get_args(NoAnswerReason)],
     "`kind` of Redis errors ([errors.md](errors.md))": [*failures.FAILURES],
 }
 

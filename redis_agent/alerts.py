@@ -21,6 +21,8 @@ MAX_TEXT = 500
 _WHOLE = 1e15
 # Verdicts that a completion lists; those beyond are counted.
 MAX_VERDICTS = 50
+# What a summary covers: an interval of the schedule, or a day.
+INTERVAL, DAY = "interval", "day"
 # Alerts that concern no single experiment.
 ALL_EXPERIMENTS = "all"
 
@@ -107,12 +109,14 @@ class Told:
         type, severity: of the fixed sets, or "other".
         alert_id: its own, or "?".
         experiment_id: its own, or "".
+        lasting: whether it is told although a newer one of its kind has come: a daily summary among hourly ones.
     """
 
     type: str
     severity: str
     alert_id: str
     experiment_id: str = ""
+    lasting: bool = False
 
 
 def told(data: str) -> Told:
@@ -127,6 +131,7 @@ def told(data: str) -> Told:
         severity=severity if severity in set(Severity) else "other",
         alert_id=alert_id,
         experiment_id=str(alert.get("experiment_id", "")),
+        lasting=alert.get("period") == DAY,
     )
 
 
@@ -405,8 +410,27 @@ def error_alert(
     )
 
 
-def summary_alert(*, alert_id: str, now: datetime, summary: str, experiments: int) -> Alert:
-    """The periodic summary."""
+def summary_alert(
+    *,
+    alert_id: str,
+    now: datetime,
+    summary: str,
+    experiments: int,
+    period: str = INTERVAL,
+    since: datetime | None = None,
+    worded_by: str | None = None,
+) -> Alert:
+    """The periodic summary.
+
+    Args:
+        alert_id: unique.
+        now: the time.
+        summary: the text; its first line makes sense alone.
+        experiments: of how many it speaks.
+        period: `INTERVAL` or `DAY`.
+        since: the beginning of what it covers.
+        worded_by: "gemini" or "template".
+    """
     return Alert(
         alert_id=alert_id,
         type=AlertType.SUMMARY,
@@ -415,7 +439,13 @@ def summary_alert(*, alert_id: str, now: datetime, summary: str, experiments: in
         message=summary.partition("\n")[0],
         timestamp=now,
         fingerprint="",
-        details={"summary": summary, "experiment_count": experiments},
+        details={
+            "summary": summary,
+            "experiment_count": experiments,
+            "period": period,
+            "since": iso(since) if since else None,
+            "worded_by": worded_by,
+        },
     )
 
 

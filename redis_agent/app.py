@@ -20,6 +20,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_agent import log
+from redis_agent.alerts import INTERVAL
+from redis_agent.analyst.ahead import Analyses
+from redis_agent.analyst.analyst import Analyst
+from redis_agent.analyst.asking import Asker, Nobody
+from redis_agent.analyst.gemini import Access, Gemini
+from redis_agent.analyst.models import chain
+from redis_agent.analyst.reader import Evidence, Reader
 from redis_agent.bridge import Bridge
 from redis_agent.bridge_terms import BridgeTenure, Terms
 from redis_agent.catalogue import Catalogue
@@ -39,7 +46,9 @@ from redis_agent.maturity import Maturity
 from redis_agent.roster import Roster
 from redis_agent.scheduler import Scheduler
 from redis_agent.store import keys
+from redis_agent.store.address import secrets_in
 from redis_agent.store.aggregates import Aggregates
+from redis_agent.store.analyses import KeptAnalyses
 from redis_agent.store.anomalies import Anomalies
 from redis_agent.store.client import connect, follow_master
 from redis_agent.store.definitions import Definitions
@@ -47,13 +56,16 @@ from redis_agent.store.durability import Durability
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.finals import Finals
 from redis_agent.store.housekeeping import Housekeeping
+from redis_agent.store.inspection import Inspection
 from redis_agent.store.lease import Leadership, Lease, Tenure
 from redis_agent.store.mirror import Mirror
 from redis_agent.store.outbox import Delivery, Outbox
 from redis_agent.store.recovery import Recovery
 from redis_agent.store.rights import missing_rights
+from redis_agent.store.spending import Spending
 from redis_agent.store.stream import TOGETHER, EventStream
 from redis_agent.store.windows import Windows
+from redis_agent.summaries import Digests, Rhythm, Summaries, daily_at
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.telling import Teller
 from redis_agent.watch import Watch
@@ -83,6 +95,7 @@ class Parts:
         clients: every client of the process.
         durability: what counts as written, applied and ready to be delivered.
         catalogue: the experiments as they are defined.
+        asker: words analyses and summaries, where it can.
     """
 
     settings: Settings
@@ -92,6 +105,7 @@ class Parts:
     clients: list[Redis]
     durability: Durability
     catalogue: Catalogue
+    asker: Asker
     telemetry: Telemetry
     liveness: Liveness
     clock: Clock
@@ -145,6 +159,8 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     client = connect(settings.address, name=f"redis-agent:{name}")
     stack.push_async_callback(client.aclose)
     telemetry = Telemetry()
+    asker = asker_of(settings, client, telemetry)
+    stack.push_async_callback(asker.aclose)
     return Parts(
         settings=settings,
         name=name,
@@ -157,10 +173,51 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
         catalogue=Catalogue(
             definitions=Definitions(client), telemetry=telemetry, ttl_seconds=settings.definitions_ttl_seconds
         ),
+        asker=asker,
         telemetry=telemetry,
         liveness=Liveness(),
         clock=Clock(),
     )
+
+
+def asker_of(settings: Settings, client: Redis, telemetry: Telemetry) -> Asker:
+    """Who words analyses and summaries; nobody where there is no key."""
+    gemini = gemini_for(settings, client, telemetry)
+    return gemini if gemini.available else Nobody()
+
+
+def reader_of(settings: Settings, client: Redis, *, catalogue: Catalogue, clock: Clock) -> Reader:
+    """What reads the facts."""
+    return Reader(
+        catalogue=catalogue,
+        aggregates=Aggregates(client),
+        windows=Windows(client),
+        outbox=Outbox(client),
+        inspection=Inspection(client),
+        maturity=Maturity(Windows(client), clock, settings.maturity_seconds),
+        clock=clock,
+        evidence=Evidence(settings.alert_alpha, settings.min_samples),
+    )
+
+
+def digests_of(settings: Settings, client: Redis, *, reader: Reader, analyst: Analyst) -> Digests:
+    """What makes summaries."""
+    return Digests(
+        reader=reader,
+        aggregates=Aggregates(client),
+        inspection=Inspection(client),
+        analyst=analyst,
+        quiet_after_seconds=settings.quiet_after_seconds,
+        deadline_seconds=settings.analysis_deadline_seconds,
+    )
+
+
+def _reader_of_facts(parts: Parts) -> Reader:
+    return reader_of(parts.settings, parts.client, catalogue=parts.catalogue, clock=parts.clock)
+
+
+def _analyst(parts: Parts, reader: Reader) -> Analyst:
+    return Analyst(reader=reader, asker=parts.asker, telemetry=parts.telemetry, clock=parts.clock)
 
 
 def _stop_on_signals(stop: asyncio.Event, end_seconds: float) -> Callable[[], None]:
@@ -434,12 +491,20 @@ def _worker(parts: Parts, reader: Redis) -> Worker:
 
 def _dispatcher(parts: Parts, reader: Redis) -> Dispatcher:
     settings = parts.settings
+    delivery = Delivery(
+        reader=reader,
+        client=parts.client,
+        consumer=parts.name,
+        channel=settings.orchestrator_channel,
+    )
     return Dispatcher(
-        delivery=Delivery(
-            reader=reader,
-            client=parts.client,
-            consumer=parts.name,
-            channel=settings.orchestrator_channel,
+        delivery=delivery,
+        analyses=Analyses(
+            analyst=_analyst(parts, _reader_of_facts(parts)),
+            kept=KeptAnalyses(parts.client),
+            source=delivery,
+            clock=parts.clock,
+            deadline_seconds=settings.analysis_deadline_seconds,
         ),
         durability=parts.durability,
         leadership=_leadership(
@@ -473,14 +538,36 @@ def _examiner(parts: Parts, leadership: Leadership) -> Examiner | None:
     )
 
 
+def _summaries(parts: Parts, leadership: Leadership, housekeeping: Housekeeping) -> Summaries:
+    settings, reader = parts.settings, _reader_of_facts(parts)
+    return Summaries(
+        leadership=leadership,
+        digests=digests_of(settings, parts.client, reader=reader, analyst=_analyst(parts, reader)),
+        outbox=Outbox(parts.client),
+        housekeeping=housekeeping,
+        telemetry=parts.telemetry,
+        clock=parts.clock,
+        interval=Rhythm(INTERVAL, int(1000 * settings.summary_interval_seconds)),
+        day=daily_at(settings.daily_summary_at),
+    )
+
+
 def _scheduler(parts: Parts) -> Scheduler:
     settings = parts.settings
+    housekeeping = Housekeeping(
+        parts.client,
+        stream_max=settings.stream_max_length,
+        stream_hard=settings.stream_hard_limit,
+        consumer_expiry_seconds=settings.consumer_expiry_seconds,
+        stream_max_age_seconds=settings.stream_max_age_seconds,
+    )
     lease = _lease(parts, keys.LEASE_SCHEDULER)
     leadership = _leadership(parts, lease, "scheduler", parts.telemetry.scheduler_leader)
     return Scheduler(
         leadership=leadership,
         judge=_judge(parts),
         examiner=_examiner(parts, leadership),
+        summaries=_summaries(parts, leadership, housekeeping),
         watch=Watch(
             catalogue=parts.catalogue,
             aggregates=Aggregates(parts.client),
@@ -488,20 +575,13 @@ def _scheduler(parts: Parts) -> Scheduler:
         ),
         aggregates=Aggregates(parts.client),
         outbox=Outbox(parts.client),
-        housekeeping=Housekeeping(
-            parts.client,
-            stream_max=settings.stream_max_length,
-            stream_hard=settings.stream_hard_limit,
-            consumer_expiry_seconds=settings.consumer_expiry_seconds,
-            stream_max_age_seconds=settings.stream_max_age_seconds,
-        ),
+        housekeeping=housekeeping,
         telemetry=parts.telemetry,
         liveness=parts.liveness,
         clock=parts.clock,
         sweep_seconds=settings.threshold_check_interval_seconds,
         watch_seconds=max(_WATCH_SECONDS, settings.definitions_ttl_seconds),
         summary_seconds=settings.summary_interval_seconds,
-        quiet_after_seconds=settings.quiet_after_seconds,
         alerts_max=settings.alerts_max_length,
     )
 
@@ -522,4 +602,31 @@ def _endpoint(parts: Parts, runs: dict[str, "Worker | Bridge | Dispatcher | Sche
         host=parts.settings.http_host,
         port=parts.settings.http_port,
         required="http_port" in parts.settings.model_fields_set,
+    )
+
+
+def gemini_for(settings: Settings, client: Redis, telemetry: Telemetry) -> Gemini:
+    """Whoever asks Gemini, as the settings say; without a key it says so at every question.
+
+    Args:
+        settings: of the process.
+        client: where all replicas share what was spent.
+        telemetry: of the process.
+    """
+    base_url = settings.gemini_base_url.get_secret_value() if settings.gemini_base_url is not None else ""
+    password = settings.sentinel_password.get_secret_value() if settings.sentinel_password is not None else ""
+    is_vertexai = settings.use_vertexai or settings.use_enterprise
+    return Gemini(
+        access=Access(
+            api_key=settings.google_api_key.get_secret_value() if settings.google_api_key is not None else "",
+            base_url="" if is_vertexai else base_url,
+            vertexai=is_vertexai,
+            project=settings.google_cloud_project,
+            location=settings.google_cloud_location,
+        ),
+        models=chain(settings.model, settings.model_fallbacks.split(",")),
+        spending=Spending(client, per_minute=settings.llm_calls_per_minute, per_day=settings.llm_calls_per_day),
+        telemetry=telemetry,
+        secrets=(*secrets_in(settings.redis_url.get_secret_value()), password),
+        cache_seconds=settings.llm_cache_seconds,
     )

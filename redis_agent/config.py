@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -344,15 +345,71 @@ class Settings(BaseSettings):
 
     google_api_key: Annotated[SecretStr | None, Variable("GOOGLE_API_KEY", form="an API key of Gemini")] = Field(
         None,
-        description="The key for Gemini. Read by the analyst, which is not part of this version: a plain template "
-        "words alerts and summaries.",
+        description="The key for Gemini, which words alerts and summaries. Without it, and whenever Gemini cannot be "
+        "asked, a plain template says the same facts.",
+    )
+    gemini_base_url: Annotated[
+        SecretStr | None, Variable("GOOGLE_GEMINI_BASE_URL", form="a URL that begins with http:// or https://")
+    ] = Field(None, description="Where the Gemini API is reached instead of Google's own address, as through a proxy.")
+    use_vertexai: Annotated[bool, Variable("GOOGLE_GENAI_USE_VERTEXAI")] = Field(
+        default=False,
+        description="Whether Gemini is asked on Vertex AI: with the project below and the credentials that Google's "
+        "libraries find (Application Default Credentials), or without a project with the key. The SDK's other "
+        "variables, such as `GOOGLE_VERTEX_BASE_URL`, work as well.",
+    )
+    use_enterprise: Annotated[bool, Variable("GOOGLE_GENAI_USE_ENTERPRISE")] = Field(
+        default=False, description="The same as `GOOGLE_GENAI_USE_VERTEXAI`, under its newer name."
+    )
+    google_cloud_project: Annotated[str, Variable("GOOGLE_CLOUD_PROJECT", form="a project's id, without spaces")] = (
+        Field("", max_length=200, pattern=r"^\S*$", description="The project, with Vertex AI.")
+    )
+    google_cloud_location: Annotated[str, Variable("GOOGLE_CLOUD_LOCATION", form="a location, without spaces")] = Field(
+        "", max_length=100, pattern=r"^\S*$", description="The location, with Vertex AI. Empty: `global`."
     )
     model: Annotated[str, Variable(form="a model's name, without spaces")] = Field(
         "gemini-3.5-flash-lite",
         min_length=1,
         max_length=200,
         pattern=r"^\S+$",
-        description="The Gemini model. For the analyst, as above.",
+        description="The Gemini model that is asked first. One that was shut down, such as `gemini-2.0-flash-exp`, is "
+        "replaced by the default, with a warning.",
+    )
+    model_fallbacks: Annotated[str, Variable(form="names of models, separated by commas")] = Field(
+        "gemini-3.6-flash,gemini-2.5-flash-lite",
+        max_length=2_000,
+        description="The models that are asked, in this order, when the first is not there (404).",
+    )
+    llm_calls_per_minute: Annotated[int, Variable(unit="calls; 0: none")] = Field(
+        10,
+        ge=0,
+        le=1_000,
+        description="The most calls of Gemini within any minute, of all replicas together. What is beyond gets the "
+        "plain template.",
+    )
+    llm_calls_per_day: Annotated[int, Variable(unit="calls; 0: none")] = Field(
+        2_000,
+        ge=0,
+        le=1_000_000,
+        description="The most calls of Gemini within a day (UTC), of all replicas together.",
+    )
+    llm_cache_seconds: Annotated[int, Variable(unit="seconds; 0: not at all")] = Field(
+        3_600,
+        ge=0,
+        le=604_800,
+        description="How long an answer of Gemini is used again when the facts are equal.",
+    )
+
+    analysis_deadline_seconds: Annotated[float, Variable(unit="seconds; 0: no analysis is added")] = Field(
+        5.0,
+        ge=0,
+        le=60,
+        description="How long an alert may wait for its analysis before it is delivered with a plainer one; how long "
+        "a summary may wait for better words.",
+    )
+    daily_summary_at: Annotated[str, Variable(form="a time of the day, HH:MM in UTC")] = Field(
+        "",
+        pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$",
+        description="When a summary of the last day is sent, in UTC. Empty: none is.",
     )
 
     # --- Process ----------------------------------------------------------------------
@@ -430,6 +487,13 @@ class Settings(BaseSettings):
             raise ValueError(fault)
         return value
 
+    @field_validator("gemini_base_url")
+    @classmethod
+    def _check_base_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"https?://[^\s/]", value.get_secret_value()):
+            raise ValueError("it is no such URL")
+        return value
+
     @field_validator("sentinels")
     @classmethod
     def _check_sentinels(cls, value: str, info: ValidationInfo) -> str:
@@ -458,6 +522,11 @@ class Settings(BaseSettings):
             return Address(url)
         password = "" if self.sentinel_password is None else self.sentinel_password.get_secret_value()
         return Address(url, Sentinels(addresses, self.sentinel_master, self.sentinel_username, password))
+
+    @property
+    def asks_gemini(self) -> bool:
+        """Whether somebody may word analyses and summaries; else templates do."""
+        return self.google_api_key is not None
 
     @property
     def address_shown(self) -> str:
@@ -538,6 +607,15 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[UnknownV
         for name in sorted(names)
         if name.startswith(PREFIX) and name not in known and not _FOREIGN.fullmatch(name)
     ]
+
+
+def analyst_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of the section Analyst that are set, for those who take no others from outside: the demo."""
+    variables = os.environ if environ is None else environ
+    from_there_on = dropwhile(lambda name: name != "google_api_key", Settings.model_fields)
+    fields = takewhile(lambda name: name != "http_host", from_there_on)
+    names = {form for name in map(variable_name, fields) for form in (name, name + FILE_SUFFIX)}
+    return {name: variables[name] for name in sorted(names) if variables.get(name)}
 
 
 def variable_names() -> Iterator[str]:

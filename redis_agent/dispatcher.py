@@ -4,19 +4,24 @@ Any number of replicas may run; one holds the lease and delivers, so that the or
 are one script, fenced by the lease. If the process dies before that script, the alert is still pending and the next
 holder delivers it; after it, the alert is acked and nobody delivers it again.
 
-    read -> pending -> take over -> durable -> deliver, superseded, or given up
+    read -> pending -> take over -> durable -> analysis -> deliver, superseded, or given up
 
 What is delivered always comes from the list of what is pending, never straight from a read: a read that reached the
 server late, of a dispatcher that was stopped and is no longer the leader, leaves alerts pending under its name, which
 are older than what the leader reads next.
+
+An alert may wait for its analysis, up to a deadline that counts from when it was first seen (`analyst.ahead`). What is
+published is the alert's JSON with `analysis`; the outbox keeps the alert as it was raised, and the analysis beside it.
 """
 
 import asyncio
+from dataclasses import replace
 
 from redis.exceptions import RedisError
 
 from redis_agent import log
 from redis_agent.alerts import AlertType, Told, told
+from redis_agent.analyst.ahead import Analyses
 from redis_agent.clock import Clock
 from redis_agent.log import Throttle
 from redis_agent.store.durability import Durability
@@ -29,6 +34,8 @@ from redis_agent.telemetry import Liveness, Telemetry
 # Alerts held in memory at once; the rest waits in the outbox.
 _READ_COUNT = 100
 _BLOCK_MS = 500
+# So long an alert waits for its analysis before it is looked whether we still lead.
+_TURN_SECONDS = 0.1
 # While nobody listens, the oldest alert is offered again after these many seconds, doubling to the second.
 _OFFER_SECONDS = (0.1, 1.0)
 
@@ -38,6 +45,7 @@ class Dispatcher:
 
     Args:
         delivery: the outbox as this process sees it.
+        analyses: what alerts mean, made while they wait.
         durability: what an alert waits for: one that was delivered is not forgotten with its cooldown.
         leadership: of the dispatcher's lease.
         ttl_seconds: an alert that nobody listened to for so long is given up.
@@ -47,6 +55,7 @@ class Dispatcher:
         self,
         *,
         delivery: Delivery,
+        analyses: Analyses,
         durability: Durability,
         leadership: Leadership,
         telemetry: Telemetry,
@@ -55,6 +64,7 @@ class Dispatcher:
         ttl_seconds: float,
     ) -> None:
         self._delivery = delivery
+        self._analyses = analyses
         self._durability = durability
         self._leadership = leadership
         self._telemetry = telemetry
@@ -69,7 +79,10 @@ class Dispatcher:
         released = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._leadership.run(released))
-            await self._deliver_all(stop)
+            try:
+                await self._deliver_all(stop)
+            finally:
+                self._analyses.end()
             released.set()
 
     async def _deliver_all(self, stop: asyncio.Event) -> None:
@@ -80,13 +93,16 @@ class Dispatcher:
             lease = self._leadership.value
             if lease is None:
                 group_known = False
+                self._analyses.end()
                 await self._leadership.held(timeout=0.5)
                 continue
             try:
                 if not group_known:
                     self._say_lost(await self._delivery.ensure_group())
+                    await self._analyses.begin()
                     group_known = True
                 waiting = await self._delivery.take_over(_READ_COUNT)
+                await self._analyses.see(waiting)
                 if waiting and self._durability.waits and await self._durability.reached() is None:
                     continue
                 if waiting:
@@ -106,11 +122,15 @@ class Dispatcher:
             about = told(entry.data)
             while not stop.is_set() and self._leadership.value == lease:
                 self._liveness.beat("dispatcher")
+                await self._analyses.look_ahead()
+                data = await self._analyses.ready(entry, wait_seconds=_TURN_SECONDS)
+                if data is None:
+                    continue
                 outcome = await self._delivery.deliver(
                     lease,
-                    entry,
+                    replace(entry, data=data),
                     ttl_ms=self._ttl_ms,
-                    replaceable=about.type == AlertType.SUMMARY,
+                    replaceable=about.type == AlertType.SUMMARY and not about.lasting,
                     experiment_id=about.experiment_id,
                     alert_type=about.type,
                 )
@@ -119,6 +139,7 @@ class Dispatcher:
                     return
                 if outcome != 0:
                     wait = _OFFER_SECONDS[0] if outcome > 0 else wait
+                    self._analyses.forget(entry.id)
                     self._done(entry, about, outcome)
                     break
                 if self._throttle.due("nobody_listens", asyncio.get_running_loop().time()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,6 +58,8 @@ MAX_FILE_BYTES: Final = 1_000_000
 _STATES: Final = frozenset({"", "draft", "ready", "running", "run", "completed", "failed", "archived"})
 _PLANNED_RUNS: Final = ("planned_runs", "total_runs", "max_runs", "runs")
 _NOT_JUDGED: Final = frozenset({"archived", "failed"})
+_DEADLINE_PASSED: Final = re.compile(r"the deadline [-0-9: ]+ UTC has passed")
+_IS: Final = {">": "above", ">=": "at least", "<": "below", "<=": "at most", "==": "equal to", "!=": "different from"}
 # YAML 1.1, which most loaders speak, has more words than two.
 _TRUTHS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -171,6 +174,25 @@ class Verdict:
     def has_time_clause(self) -> bool:
         """Whether the state can change by the clock alone."""
         return self.entry.criterion is not None and self.entry.criterion.has_time_clause
+
+    @property
+    def missed(self) -> bool:
+        """Whether it is a success that was to be reached by a deadline, and was not."""
+        return self.kind == "success" and self.state == "not_met" and bool(_DEADLINE_PASSED.search(self.reason))
+
+    @property
+    def finding(self) -> str:
+        """The reason for people who read many: a rate in percent, and nothing about how it came to be judged."""
+        found = self.evaluation
+        if found is None or found.proof is None or found.metric is None or found.value is None:
+            return self.reason.rstrip(".")
+        if found.operator is None or found.threshold is None:
+            return self.reason.rstrip(".")
+        value, threshold = (f"{100 * number / found.scale:.3g} %" for number in (found.value, found.threshold))
+        words = _IS[found.operator] if self.state == "met" else f"not {_IS[found.operator]}"
+        sure = "; early, not yet confirmed" if found.evidence == "early" else ""
+        counts = f"({found.proof.successes:,} of {found.proof.trials:,})"
+        return f"{found.metric} is {value} {counts}, {words} {threshold}{sure}"
 
     def as_json(self) -> dict[str, Any]:
         """The object that ``check --json`` prints for a criterion."""

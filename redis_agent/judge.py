@@ -234,26 +234,6 @@ class Judge:
             if len(items) == 1:
                 self._once(whose(items[0]), "judgement_not_written", problem=str(error)[:200])
 
-    async def look(self, items: Sequence[Item]) -> list[Judgement]:
-        """Judge experiments without telling or writing anything.
-
-        Raises:
-            RedisError, OSError: definitions could not be read.
-        """
-        found = await self._catalogue.experiments([item.experiment_id for item in items])
-        mature = await self._mature(items, found)
-        judgements = []
-        for item in items:
-            experiment = found.get(item.experiment_id)
-            if experiment is None:
-                continue
-            try:
-                verdicts = self._verdicts(experiment, item.fields, mature.get(experiment.id))
-                judgements.append(Judgement(experiment, verdicts))
-            except Exception:  # noqa: BLE001 - one experiment must not stop the others
-                self._once(item.experiment_id, "judging_failed", exc_info=True)
-        return judgements
-
     async def _mature(self, items: Sequence[Item], found: Mapping[str, Experiment]) -> dict[str, dict[str, str]]:
         """The fields of what is old enough, where that matters."""
         asked = {i.experiment_id: i.fields for i in items if i.experiment_id in found}

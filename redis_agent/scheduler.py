@@ -4,7 +4,7 @@
   it died) and those with a time clause, whose verdict can change without any event;
 - what changes in definitions while no event comes, and the last judgement of what is completed;
 - anomalies in windows that have closed;
-- the periodic summary, one an interval across all replicas;
+- summaries, in a loop of their own, because a model may word them and nothing else may wait for it;
 - trimming, and removing consumers that are gone.
 
 How far it came is kept in Redis, so that the next leader continues where the last one stopped. Every job may run twice
@@ -12,7 +12,6 @@ without harm: alerts are held apart by the state of their criterion, the summary
 """
 
 import asyncio
-import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,17 +19,17 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from redis_agent import log
-from redis_agent.alerts import summary_alert, told
+from redis_agent.alerts import told
 from redis_agent.clock import Clock, iso
 from redis_agent.events import Reason
 from redis_agent.examiner import Examiner
 from redis_agent.judge import Item, Judge, Judgement
 from redis_agent.store.aggregates import Aggregates
-from redis_agent.store.housekeeping import Housekeeping, SummaryMark
+from redis_agent.store.housekeeping import Housekeeping
 from redis_agent.store.lease import Leadership
-from redis_agent.store.outbox import SILENCED, Outbox, Raise
+from redis_agent.store.outbox import Outbox
 from redis_agent.store.recovery import Recovery, sleep_unless
-from redis_agent.summary import Subject, plain_summary
+from redis_agent.summaries import Summaries
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.watch import Watch
 
@@ -43,8 +42,6 @@ _CONSUMERS_SECONDS = 60.0
 _EXAMINE_SECONDS = 5.0
 # Events are attributed to a sweep by their time of receipt; a batch in flight may land a little later.
 _SWEEP_OVERLAP_MS = 30_000
-# A last summary further in the future was made before the clock was set back: replicas' clocks differ by less.
-_CLOCK_BACK_MS = 5_000
 # Experiments judged in one go: bounds the memory of a sweep.
 _PAGE = 500
 # A definition may gain a time clause at any time; all experiments are looked at this often.
@@ -76,6 +73,7 @@ class Scheduler:
         judge: Judge,
         watch: Watch,
         examiner: Examiner | None,
+        summaries: Summaries,
         aggregates: Aggregates,
         outbox: Outbox,
         housekeeping: Housekeeping,
@@ -85,7 +83,6 @@ class Scheduler:
         sweep_seconds: float,
         watch_seconds: float,
         summary_seconds: float,
-        quiet_after_seconds: float,
         alerts_max: int,
     ) -> None:
         self._leadership = leadership
@@ -97,8 +94,6 @@ class Scheduler:
         self._telemetry = telemetry
         self._liveness = liveness
         self._clock = clock
-        self._summary_seconds = summary_seconds
-        self._quiet_after_seconds = quiet_after_seconds
         self._alerts_max = alerts_max
         self._log = log.get("scheduler")
         self._timed: set[str] = set()
@@ -110,11 +105,11 @@ class Scheduler:
             Job(watch_seconds, self._judge_changed),
             Job(watch_seconds, self._judge_completed),
             *([Job(_EXAMINE_SECONDS, examiner.examine)] if examiner is not None else []),
-            Job(min(summary_seconds, 1.0), self.summarise_when_due),
             Job(_TRIM_SECONDS, self._trim),
             Job(_TRIM_SECONDS, self._count_buried),
             Job(_CONSUMERS_SECONDS, self._remove_consumers),
         ]
+        self._unhurried = [Job(min(summary_seconds, 1.0), summaries.summarise_when_due)]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the schedule until told to stop."""
@@ -122,21 +117,30 @@ class Scheduler:
         released = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._leadership.run(released))
-            # Each job has its own, so that one that works says nothing about one that does not.
-            recoveries = [Recovery(log=self._log, telemetry=self._telemetry, stop=stop) for _ in self._jobs]
-            while not stop.is_set():
-                self._liveness.beat("scheduler")
-                if self._leadership.value is None:
-                    await self._leadership.held(timeout=_TICK_SECONDS)
-                    continue
-                await self._run_due(recoveries, stop)
-                await sleep_unless(stop, _TICK_SECONDS)
+            unhurried = tasks.create_task(self._keep(self._unhurried, stop))
+            await self._keep(self._jobs, stop, liveness="scheduler")
+            # What it has not told by now is due for the next leader.
+            unhurried.cancel()
+            await asyncio.wait({unhurried})
             released.set()
 
-    async def _run_due(self, recoveries: list[Recovery], stop: asyncio.Event) -> None:
+    async def _keep(self, jobs: list[Job], stop: asyncio.Event, *, liveness: str = "") -> None:
+        """Do these jobs when they are due."""
+        # Each job has its own, so that one that works says nothing about one that does not.
+        recoveries = [Recovery(log=self._log, telemetry=self._telemetry, stop=stop) for _ in jobs]
+        while not stop.is_set():
+            if liveness:
+                self._liveness.beat(liveness)
+            if self._leadership.value is None:
+                await self._leadership.held(timeout=_TICK_SECONDS)
+                continue
+            await self._run_due(jobs, recoveries, stop)
+            await sleep_unless(stop, _TICK_SECONDS)
+
+    async def _run_due(self, jobs: list[Job], recoveries: list[Recovery], stop: asyncio.Event) -> None:
         """Do what is due; a job that fails is tried again later and does not hold up the others."""
         loop = asyncio.get_running_loop()
-        for job, recovery in zip(self._jobs, recoveries, strict=True):
+        for job, recovery in zip(jobs, recoveries, strict=True):
             if stop.is_set() or self._leadership.value is None:
                 return
             if loop.time() < job.due:
@@ -207,82 +211,6 @@ class Scheduler:
             self._timed.add(judgement.experiment.id)
         else:
             self._timed.discard(judgement.experiment.id)
-
-    # The summary -------------------------------------------------------------------------------------------
-
-    async def summarise_when_due(self) -> None:
-        """Raise the summary of the interval that has just ended, once across all replicas."""
-        now_ms = self._clock.now_ms()
-        slot = now_ms // int(self._summary_seconds * 1000)
-        last = await self._housekeeping.summary_mark()
-        if last is None or last.at_ms - now_ms > _CLOCK_BACK_MS:
-            # The first summary is that of the first whole interval; so is the next one after the clock was set back.
-            await self._housekeeping.set_summary_mark(SummaryMark(slot, now_ms, await self._housekeeping.floor()))
-            return
-        if slot <= last.slot:
-            return
-        floor = await self._housekeeping.floor()
-        last_events = await self._aggregates.all()
-        # Times of events are of other clocks; whether any was applied is known without.
-        if floor == last.floor and self._nothing_new(last_events, since_ms=last.at_ms, now_ms=now_ms):
-            self._log.info("summary_skipped", why="no event, and nothing has turned quiet")
-        else:
-            await self._summarise(last_events, slot=slot, since_ms=last.at_ms, now_ms=now_ms)
-        await self._housekeeping.set_summary_mark(SummaryMark(slot, now_ms, floor))
-
-    def _nothing_new(self, last_events: dict[str, int], *, since_ms: int, now_ms: int) -> bool:
-        """Whether the interval had no event and no experiment turned quiet in it."""
-        quiet_ms = int(1000 * self._quiet_after_seconds)
-        return not any(
-            last_ms >= since_ms or since_ms < last_ms + quiet_ms <= now_ms for last_ms in last_events.values()
-        )
-
-    async def _summarise(self, last_events: dict[str, int], *, slot: int, since_ms: int, now_ms: int) -> None:
-        subjects: list[Subject] = []
-        ids = list(last_events)
-        for first in range(0, len(ids), _PAGE):
-            found = await self._aggregates.read(ids[first : first + _PAGE])
-            judged = await self._judge.look([Item(i, f) for i, f in found.items()])
-            verdicts = {j.experiment.id: j for j in judged}
-            subjects += [
-                Subject(
-                    experiment_id=i,
-                    last_event_ms=last_events[i],
-                    judged=i not in verdicts or verdicts[i].experiment.judged,
-                    fields=fields,
-                    verdicts=verdicts[i].verdicts if i in verdicts else [],
-                )
-                for i, fields in found.items()
-            ]
-        text = plain_summary(
-            subjects,
-            now_ms=now_ms,
-            since_ms=since_ms,
-            quiet_after_ms=int(self._quiet_after_seconds * 1000),
-        )
-        alert = summary_alert(
-            alert_id=str(uuid.uuid4()),
-            now=self._clock.now(),
-            summary=text,
-            experiments=len(subjects),
-        )
-        # Whoever comes second in this interval finds the cooldown taken.
-        raised = Raise(
-            experiment_id=alert.experiment_id,
-            alert_type=alert.type.value,
-            fingerprint=str(slot),
-            cooldown_seconds=max(1, int(2 * self._summary_seconds)),
-            alert_id=alert.alert_id,
-            data=alert.dumps(),
-            at_ms=0,
-            replaces=True,
-        )
-        (outcome,) = await self._outbox.raise_([raised])
-        if outcome == 0:
-            self._log.info("alert_raised", alert=alert.as_json())
-        elif outcome == SILENCED:
-            self._telemetry.alerts.labels(alert.type.value, alert.severity.value, "silenced").inc()
-            self._log.info("alert_silenced", alert=alert.as_json())
 
     # Housekeeping ------------------------------------------------------------------------------------------
 

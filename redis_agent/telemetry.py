@@ -277,9 +277,24 @@ class Telemetry:
             registry=r,
         )
         self.llm_requests = Counter(
-            "redis_agent_llm_requests", "Requests to the language model.", ["outcome"], registry=r
+            "redis_agent_llm_requests",
+            "Questions for the language model by what came of them: ok, cached (the answer was known), or why there "
+            "was no answer.",
+            ["outcome"],
+            registry=r,
         )
-        self.llm_tokens = Counter("redis_agent_llm_tokens", "Tokens of the language model.", ["kind"], registry=r)
+        self.llm_calls = Counter(
+            "redis_agent_llm_calls", "Calls of the language model, which the budget counts.", registry=r
+        )
+        self.llm_tokens = Counter(
+            "redis_agent_llm_tokens", "Tokens of the language model: input, output, thinking.", ["kind"], registry=r
+        )
+        self.analyses = Counter(
+            "redis_agent_analyses",
+            "Analyses of alerts and wordings of summaries, by who made them: gemini or template.",
+            ["kind", "source"],
+            registry=r,
+        )
         self.redis_errors = Counter(
             "redis_agent_redis_errors", "Errors of Redis and the network.", ["kind"], registry=r
         )

@@ -69,6 +69,12 @@ def test_the_names_of_the_contract_have_no_prefix_and_all_others_have() -> None:
         "ALERT_COOLDOWN_SECONDS",
         "GOOGLE_API_KEY",
         "GOOGLE_API_KEY_FILE",
+        "GOOGLE_CLOUD_LOCATION",  # those of Google's SDK keep the names that they have there
+        "GOOGLE_CLOUD_PROJECT",
+        "GOOGLE_GEMINI_BASE_URL",
+        "GOOGLE_GEMINI_BASE_URL_FILE",
+        "GOOGLE_GENAI_USE_ENTERPRISE",
+        "GOOGLE_GENAI_USE_VERTEXAI",
         "METRICS_CHANNEL",
         "ORCHESTRATOR_CHANNEL",
         "REDIS_URL",

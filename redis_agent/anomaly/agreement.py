@@ -32,8 +32,8 @@ class Agreement:
 
     __slots__ = ("_logarithms", "_magnitudes", "_said", "_scale", "_values")
 
-    def __init__(self) -> None:
-        self._values, self._logarithms = Detector(), Detector()
+    def __init__(self, values: Detector | None = None, logarithms: Detector | None = None) -> None:
+        self._values, self._logarithms = values or Detector(), logarithms or Detector()
         self._scale = 0.0
         self._magnitudes: list[float] = []
         # Of each detector: the score that it alerted with, and how many values ago.
@@ -87,8 +87,7 @@ class Agreement:
             values, logarithms, scale, magnitudes, said = state
         except TypeError as error:
             raise ValueError("not a state") from error
-        agreement = cls.__new__(cls)  # what `__init__` makes would be replaced
-        agreement._values, agreement._logarithms = Detector.restore(values), Detector.restore(logarithms)  # noqa: SLF001
-        agreement._scale, agreement._magnitudes = float(scale), list(magnitudes)  # noqa: SLF001
-        agreement._said = [list(one) for one in said]  # noqa: SLF001
+        agreement = cls(Detector.restore(values), Detector.restore(logarithms))
+        agreement._scale, agreement._magnitudes = float(scale), list(magnitudes)
+        agreement._said = [list(one) for one in said]
         return agreement

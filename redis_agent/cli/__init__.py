@@ -14,6 +14,7 @@ import click
 
 from redis_agent import __version__
 from redis_agent.cli.alerts import alerts
+from redis_agent.cli.analyze import analyze
 from redis_agent.cli.check import check
 from redis_agent.cli.dead_letters import dead_letters
 from redis_agent.cli.demo import demo
@@ -25,9 +26,11 @@ from redis_agent.cli.replay import replay
 from redis_agent.cli.run import run
 from redis_agent.cli.silence import silence
 from redis_agent.cli.status import status
+from redis_agent.cli.summary import summary
 
 _COMMANDS = (
-    run, demo, publish, status, experiments, alerts, pending, dead_letters, check, silence, replay,
+    run, demo, publish, status, experiments, alerts, pending, dead_letters, check, analyze, summary, silence,
+    replay,
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ _DELIVERED = {True: Cell("yes"), False: Cell("no", "yellow"), None: Cell("?", "y
 def alerts(*, limit: int | None, experiment: str | None, as_json: bool, redis_url: str | None) -> None:
     """Show the alerts, newest first, and whether somebody received them.
 
+    With --json each has the analysis that it was, or will be, delivered with.
     Where that cannot be read, it is shown as null (or "?"), and a warning on stderr says why.
 
     Examples:
@@ -61,7 +62,8 @@ async def read_alerts(session: "Session", limit: int | None, experiment: str | N
         document = _document(alert.data)
         if experiment is not None and document.get("experiment_id") != experiment:
             continue
-        found.append({**document, "delivered": alert.delivered})
+        analysis = {"analysis": _document(alert.analysis)} if alert.analysis else {}
+        found.append({**document, **analysis, "delivered": alert.delivered})
         if len(found) == limit:
             break
     return found

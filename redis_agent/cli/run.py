@@ -78,6 +78,6 @@ def _run(roles: frozenset[str], redis_url: str | None) -> int:
     log.configure(level=settings.log_level, form=settings.log_format)
     for unknown in unknown_variables():
         log.get("config").warning("unknown_variable", what=str(unknown))
-    if settings.google_api_key is not None:
-        log.get("config").warning("no_analyst_yet", what="GOOGLE_API_KEY is set, but this version words alerts plainly")
+    if not settings.asks_gemini and roles & {"dispatcher", "scheduler"}:
+        log.get("config").info("plain_words", what="GOOGLE_API_KEY is not set: templates word alerts and summaries")
     return asyncio.run(app.run(settings, roles=roles))

@@ -1,9 +1,10 @@
 """What every command that talks to Redis does around its work: settings, a client, errors in one line."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 from redis.asyncio import Redis
@@ -16,6 +17,11 @@ from redis_agent.maturity import Maturity
 from redis_agent.store.client import connect
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.windows import Windows
+
+if TYPE_CHECKING:
+    from redis_agent.analyst.analyst import Analyst
+    from redis_agent.analyst.reader import Reader
+    from redis_agent.summaries import Digests
 
 _T = TypeVar("_T")
 
@@ -34,6 +40,37 @@ class Session:
         """The aggregates without the trials that are too young to count; empty where all count at once."""
         maturity = Maturity(Windows(self.client), Clock(), self.settings.maturity_seconds)
         return await maturity.fields(aggregates)
+
+    @asynccontextmanager
+    async def analyst(self) -> "AsyncIterator[tuple[Reader, Analyst]]":
+        """What reads the facts, and what words them."""
+        from redis_agent import app, log
+        from redis_agent.analyst.analyst import Analyst
+        from redis_agent.catalogue import Catalogue
+        from redis_agent.store.definitions import Definitions
+        from redis_agent.telemetry import Telemetry
+
+        log.configure(level="error", form=self.settings.log_format)
+        telemetry, clock = Telemetry(), Clock()
+        catalogue = Catalogue(
+            definitions=Definitions(self.client),
+            telemetry=telemetry,
+            ttl_seconds=self.settings.definitions_ttl_seconds,
+        )
+        asker = app.asker_of(self.settings, self.client, telemetry)
+        reader = app.reader_of(self.settings, self.client, catalogue=catalogue, clock=clock)
+        try:
+            yield reader, Analyst(reader=reader, asker=asker, telemetry=telemetry, clock=clock)
+        finally:
+            await asker.aclose()
+
+    @asynccontextmanager
+    async def digests(self) -> "AsyncIterator[Digests]":
+        """What makes summaries."""
+        from redis_agent import app
+
+        async with self.analyst() as (reader, analyst):
+            yield app.digests_of(self.settings, self.client, reader=reader, analyst=analyst)
 
 
 def settings_of(redis_url: str | None) -> Settings:

@@ -1,7 +1,7 @@
 """Where the server is: an address of its own, or whatever Sentinel says is the master."""
 
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 SCHEMES = frozenset({"redis", "rediss", "unix"})
 _URL_OPTIONS = frozenset(
@@ -70,6 +70,17 @@ def redacted_url(url: str) -> str:
     shown = urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="*/"), ""))
     # urlunsplit drops the empty host of unix:///path where there is no netloc.
     return shown if "://" in shown else shown.replace(":", "://", 1)
+
+
+def secrets_in(url: str) -> tuple[str, ...]:
+    """The passwords that a URL holds, wherever one can stand in it, as they are and percent-encoded."""
+    try:
+        parts = urlsplit(url)
+        password = parts.password or ""
+    except ValueError:
+        return (url,)
+    options = [value for name, value in parse_qsl(parts.query) if "password" in name]
+    return tuple(dict.fromkeys(form for form in (password, unquote(password), *options) if form))
 
 
 def fault_of_url(url: str) -> str:

@@ -62,15 +62,15 @@ class Housekeeping:
         """A sweep that began then is complete."""
         await self._client.hset(keys.SCHEDULER, "swept_ms", at_ms)
 
-    async def summary_mark(self) -> SummaryMark | None:
-        """The last summary; None before the first interval has ended."""
-        names = ["summary_slot", "summary_ms", "summary_floor"]
-        slot, at_ms, floor = await self._client.hmget(keys.SCHEDULER, names)
+    async def summary_mark(self, period: str) -> SummaryMark | None:
+        """The last summary of this period; None before its first one was due."""
+        slot, at_ms, floor = await self._client.hmget(keys.SCHEDULER, _mark_fields(period))
         return SummaryMark(whole(slot), whole(at_ms), text(floor or b"")) if slot else None
 
-    async def set_summary_mark(self, mark: SummaryMark) -> None:
+    async def set_summary_mark(self, period: str, mark: SummaryMark) -> None:
         """This interval is summarised."""
-        items: list[str | int] = ["summary_slot", mark.slot, "summary_ms", mark.at_ms, "summary_floor", mark.floor]
+        slot, at_ms, floor = _mark_fields(period)
+        items: list[str | int] = [slot, mark.slot, at_ms, mark.at_ms, floor, mark.floor]
         await self._client.hset(keys.SCHEDULER, items=items)
 
     async def floor(self) -> str:
@@ -136,6 +136,12 @@ class Housekeeping:
                 if await scripts.run(self._client, "remove_consumer", [stream], args):
                     removed.append(text(consumer["name"]))
         return removed
+
+
+def _mark_fields(period: str) -> list[str]:
+    """The fields of a mark; those of the periodic summary have their names from before there were others."""
+    prefix = "summary" if period == "interval" else f"summary_{period}"
+    return [f"{prefix}_slot", f"{prefix}_ms", f"{prefix}_floor"]
 
 
 def _parts(entry_id: str) -> tuple[int, int]:

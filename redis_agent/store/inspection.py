@@ -12,6 +12,8 @@ from redis.exceptions import ResponseError
 
 from redis_agent.clock import stream_id
 from redis_agent.store import keys, scripts
+from redis_agent.store.analyses import KeptAnalyses
+from redis_agent.store.failures import is_wrong_type
 from redis_agent.store.flow import Flow, flow, is_missing, outbox_flow
 from redis_agent.store.stream import StreamEntry, received_ms, text, text_map, whole
 
@@ -50,11 +52,19 @@ class BridgeState:
 
 @dataclass(frozen=True, slots=True)
 class OutboxAlert:
-    """An alert of the history: entry id, its JSON, and whether somebody received it; None where that is not known."""
+    """An alert of the history.
+
+    Attributes:
+        id: of its entry.
+        data: its JSON.
+        delivered: whether somebody received it; None where that is not known.
+        analysis: the JSON of its analysis; "" for none.
+    """
 
     id: str
     data: str
     delivered: bool | None
+    analysis: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +198,22 @@ class Inspection:
                     keys.OUTBOX, keys.DISPATCHER_GROUP, min=ids[-1], max=ids[0], count=len(ids)
                 )
                 waiting = {text(row["message_id"]) for row in held}
+            analyses = await KeptAnalyses(self._client).of(ids)
             for entry_id, (_, fields) in zip(ids, rows, strict=True):
                 done = stream_id(entry_id) <= delivered_to and entry_id not in waiting
                 received = None if done and given_up is None else done and entry_id not in (given_up or ())
-                yield OutboxAlert(entry_id, text(fields.get(b"data", b"")), received)
+                yield OutboxAlert(entry_id, text(fields.get(b"data", b"")), received, analyses.get(entry_id, ""))
             last = "(" + ids[-1]
+
+    async def newest_alerts(self, count: int, *, since_ms: int = 0) -> list[tuple[str, str]]:
+        """Entry id and JSON of the newest alerts, newest first, not older than that."""
+        try:
+            rows = await self._client.xrevrange(keys.OUTBOX, min=since_ms, count=count)
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            return []
+        return [(text(entry_id), text(fields.get(b"data", b""))) for entry_id, fields in rows]
 
     async def alert_counts(self) -> AlertCounts:
         """How many alerts there are, and how many nobody has received yet."""

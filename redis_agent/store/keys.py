@@ -13,6 +13,7 @@ DISPATCHER_GROUP = "dispatcher"  # consumer group of OUTBOX
 OUTBOX_FLOOR = "redis_agent:alerts:floor"  # STRING: every alert up to this OUTBOX id was delivered or given up
 UNDELIVERED = "redis_agent:alerts:undelivered"  # SET of OUTBOX ids given up after their TTL, or superseded
 NEWEST_SUMMARY = "redis_agent:alerts:newest_summary"  # STRING: OUTBOX id of the newest periodic summary
+ANALYSES = "redis_agent:alerts:analyses"  # HASH OUTBOX id -> JSON of the analysis that is delivered with the alert
 
 EXPERIMENTS = "redis_agent:experiments"  # ZSET experiment -> ms of its last event
 FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been applied
@@ -30,11 +31,15 @@ UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to t
 # leader_before, silent_ms; while bridges in step are waited for: called, asked (ms)
 BRIDGE = "redis_agent:bridge"
 BRIDGE_READY = "redis_agent:bridge:ready"  # ZSET owner of a bridge in step -> ms of its last sign of life
-# HASH: swept_ms, summary_slot, summary_ms, stream_dropped_unread, buried, anomalies
+# HASH: swept_ms, summary_slot, _ms and _floor, the same of summary_day, stream_dropped_unread, buried, anomalies
 SCHEDULER = "redis_agent:scheduler"
 FINALS = "redis_agent:finals"  # HASH completed experiment -> when it was judged finally
 COMPLETIONS = "redis_agent:completions"  # HASH experiment -> id of the alert that told its completion
 BARRIER = "redis_agent:barrier"  # STRING, always "1": the last write before a wait for disk or replicas
+# HASH: day, calls and tokens_in, tokens_out of that day (UTC); failures in a row, opened how often in a row, open_until
+# and trial_until (ms)
+LLM = "redis_agent:llm"
+LLM_CALLS = "redis_agent:llm:calls"  # LIST: ms of the newest calls, as many as a minute may have
 OWNERS = "redis_agent:owners"  # ZSET name|start of the process -> ms of its last sign of life
 REPLICAS = "redis_agent:replicas"  # ZSET replica|roles -> ms of its last sign of life
 
@@ -119,6 +124,11 @@ def anomalies(experiment_id: str) -> str:
     return "redis_agent:anomalies:" + experiment_id
 
 
+def llm_answer(fingerprint: str) -> str:
+    """STRING with a TTL: the language model's answer to these facts, as JSON."""
+    return "redis_agent:llm:answer:" + fingerprint
+
+
 # What the shared keys hold when nobody else has written to them, as TYPE says it.
 SHARED_TYPES = {
     STREAM: "stream",
@@ -127,6 +137,7 @@ SHARED_TYPES = {
     OUTBOX_FLOOR: "string",
     UNDELIVERED: "set",
     NEWEST_SUMMARY: "string",
+    ANALYSES: "hash",
     EXPERIMENTS: "zset",
     FINALS: "hash",
     COMPLETIONS: "hash",
@@ -137,6 +148,8 @@ SHARED_TYPES = {
     BRIDGE: "hash",
     BRIDGE_READY: "zset",
     SCHEDULER: "hash",
+    LLM: "hash",
+    LLM_CALLS: "list",
     OWNERS: "zset",
     REPLICAS: "zset",
     LEASE_BRIDGE: "string",

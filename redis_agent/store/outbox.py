@@ -1,6 +1,6 @@
 """The outbox: alerts enter it together with their cooldown, and leave it when somebody received them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +120,7 @@ class Outbox:
         over, *dropped = await scripts.run(
             self._client,
             "trim_alerts",
-            [keys.OUTBOX, keys.UNDELIVERED, keys.OUTBOX_ACCOUNT],
+            [keys.OUTBOX, keys.UNDELIVERED, keys.OUTBOX_ACCOUNT, keys.ANALYSES],
             [keys.DISPATCHER_GROUP, max_length],
         )
         return [text(data) for data in dropped], int(over)
@@ -160,6 +160,11 @@ class Delivery:
         )  # fmt: skip
         return _alerts(reply[0][1]) if reply else []
 
+    async def ahead(self, after: str, count: int) -> list[OutboxEntry]:
+        """Alerts behind this one, oldest first, whether somebody has read them or not: nothing is changed by it."""
+        rows: list[Any] = await self._client.xrange(keys.OUTBOX, min="(" + after, count=count) or []
+        return [_entry(entry_id, fields) for entry_id, fields in rows]
+
     async def deliver(
         self,
         lease_value: str,
@@ -191,8 +196,10 @@ def _alerts(rows: list[Any]) -> list[OutboxEntry]:
     for row in rows:
         if row is None or row[1] is None:
             continue
-        fields = dict(zip(row[1][::2], row[1][1::2], strict=False))
-        at = fields.get(b"at", b"0")
-        at_ms = int(at) if at.isdigit() else 0
-        alerts.append(OutboxEntry(row[0].decode(), text(fields.get(b"data", b"")), at_ms))
+        alerts.append(_entry(row[0], dict(zip(row[1][::2], row[1][1::2], strict=False))))
     return alerts
+
+
+def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> OutboxEntry:
+    at = fields.get(b"at", b"0")
+    return OutboxEntry(entry_id.decode(), text(fields.get(b"data", b"")), int(at) if at.isdigit() else 0)

@@ -21,6 +21,8 @@ NAMES = [
     "pending",
     "dead-letters",
     "check",
+    "analyze",
+    "summary",
     "silence",
     "replay",
 ]

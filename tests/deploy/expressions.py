@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
 from redis_agent.alerts import AlertType, Severity
+from redis_agent.analyst import failures as failures_of_model
 from redis_agent.events import Reason
 from redis_agent.store import failures
 from redis_agent.telemetry import Telemetry
@@ -31,7 +33,7 @@ VALUES: dict[tuple[str, str], set[str]] = {
     ("redis_agent_alerts", "type"): set(AlertType),
     ("redis_agent_alerts", "severity"): set(Severity),
     ("redis_agent_alerts", "outcome"): {"sent", "cooldown", "silenced", "undelivered", "superseded"},
-    ("redis_agent_llm_requests", "outcome"): {"ok", "cached", "circuit_open"},
+    ("redis_agent_llm_requests", "outcome"): {"ok", "cached", *get_args(failures_of_model.Reason)},
 }
 
 _RECORDED = r"(?:[a-z_]+:)"

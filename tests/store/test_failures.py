@@ -276,7 +276,7 @@ async def test_a_missing_right_is_not_taken_for_a_fault_of_an_experiments_key(ow
 @pytest.mark.parametrize("key", sorted(keys.SHARED_TYPES))
 async def test_a_shared_key_of_the_wrong_type_is_named(raw: Redis, key: str) -> None:
     await raw.execute_command("SET" if keys.SHARED_TYPES[key] != "string" else "SADD", key, "x")
-    command = {"string": "GET", "hash": "HLEN", "set": "SCARD", "zset": "ZCARD", "stream": "XLEN"}[
+    command = {"string": "GET", "hash": "HLEN", "list": "LLEN", "set": "SCARD", "zset": "ZCARD", "stream": "XLEN"}[
         keys.SHARED_TYPES[key]
     ]
     for answer in (raw.execute_command(command, key), raw.eval(f"return redis.call('{command}', KEYS[1])", 1, key)):

@@ -35,6 +35,7 @@ from redis_agent.store.outbox import (
     Raise,
     StateChange,
 )
+from redis_agent.store.spending import Spending
 from redis_agent.store.stream import Applied, Batch, EventStream, ExperimentUpdate
 from tests.mirrors import mirror_of
 
@@ -172,6 +173,9 @@ async def run_every_wrapper(raw: Redis) -> None:
     await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=0).trim_hard(lambda: True)
     letter = await raw.xadd(keys.DEAD_LETTERS, {"data": "x"})
     assert await DeadLetters(raw).replay(letter.decode(), now_ms=1)
+    spending = Spending(raw, per_minute=1, per_day=1)
+    assert await spending.admit() is None
+    await spending.settle("ok", tokens_in=1)
     assert (await Inspection(raw).snapshot(["e"], with_unapplied=True)).delivered == entry.id
 
 

@@ -71,6 +71,13 @@ class Board:
     kinds: Counter[str] = field(default_factory=Counter)
     _sampled: tuple[float, int] = (0.0, 0)
 
+    @property
+    def wording(self) -> str:
+        """Who words alerts and summaries, in one line."""
+        if self.settings.asks_gemini:
+            return f"alerts and summaries are worded by {self.settings.model}, or by templates where that is late"
+        return "alerts and summaries are worded by plain templates: GOOGLE_API_KEY is not set"
+
     def define(self, now: float) -> None:
         """Parse the experiments' definitions; the story begins, the clock of the event loop being at `now`."""
         self._sampled = (now, 0)

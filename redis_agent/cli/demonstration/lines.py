@@ -24,7 +24,7 @@ class Lines:
         board = self._board
         click.echo(f"redis-agent demo on a private {board.server}, {board.url}")
         click.echo(f"look around with: redis-cli -p {board.port}")
-        click.echo("alerts and summaries are worded by plain templates (no Gemini yet)")
+        click.echo(board.wording)
         return self
 
     def __exit__(self, *_: object) -> None:

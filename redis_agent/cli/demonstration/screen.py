@@ -151,7 +151,7 @@ class Screen:
             look.append(f"redis-agent experiments exp_winner --redis-url {board.url}")
         yield look
         yield Text(
-            "Ctrl-C ends it   alerts and summaries are worded by plain templates (no Gemini yet)",
+            f"Ctrl-C ends it   {self._board.wording}",
             style="dim",
             no_wrap=True,
             overflow="ellipsis",

@@ -17,7 +17,7 @@ from redis_agent.cli.demonstration.screen import Screen
 from redis_agent.cli.output import counted
 from redis_agent.cli.replay import compare
 from redis_agent.cli.session import Session
-from redis_agent.config import Settings, load_settings
+from redis_agent.config import Settings, analyst_variables, load_settings
 from redis_agent.embedded import EmbeddedServer
 from redis_agent.errors import AgentError
 from redis_agent.store import keys
@@ -95,9 +95,10 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _settings(plan: Plan, server: EmbeddedServer) -> Settings:
-    """Short intervals, so that everything can be seen within a minute; nothing from the environment."""
+    """Short intervals, so that everything can be seen within a minute; from the environment only what Gemini needs."""
     return load_settings(
         {
+            **analyst_variables(),
             "REDIS_URL": server.url,
             "REDIS_AGENT_HTTP_PORT": str(plan.http_port),
             "THRESHOLD_CHECK_INTERVAL_SECONDS": "5",

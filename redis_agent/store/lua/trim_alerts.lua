@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Keep the outbox within its length: the oldest alerts go, also such as nobody has received yet, which are handed
--- back to be counted and said. At most 100 a call; call again while the outbox is longer.
--- KEYS: outbox, undelivered, account
+-- back to be counted and said; what is kept of them goes, too. At most 100 a call; call again while the outbox is longer.
+-- KEYS: outbox, undelivered, account, analyses
 -- ARGV: group, max_length
 -- returns: {over, data...}: entries by which it is still too long, then the data of every alert that went undelivered
 -- cost: O(N) for N entries removed
@@ -34,6 +34,7 @@ for n = 1, #rows - 1 do
   local unread = not delivered or later(id, delivered)
   local pending = not unread and redis.call('XACK', KEYS[1], ARGV[1], id) == 1
   redis.pcall('SREM', KEYS[2], id)
+  redis.pcall('HDEL', KEYS[4], id)
   if unread or pending then
     local data = ''
     for f = 1, #fields, 2 do
