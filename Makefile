@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 LOCK_VENV := .cache/lock
 UV_VERSION := 0.13.9
 
-.PHONY: help setup run test lint fmt type bench bench-judging bench-anomaly fault lock
+.PHONY: help setup run test lint fmt type bench bench-judging bench-anomaly fault deploy-check lock
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,7 @@ fmt: $(READY) ## format the code and write the generated pages anew
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python deploy/grafana/dashboards.py
 
 type: $(READY) ## mypy --strict
 	@$(BIN)/mypy
@@ -86,6 +87,15 @@ bench-anomaly: $(READY) ## what detectors of anomalies find and how often they a
 # Everything that docs/reliability.md promises: its tests in `make test`, and their long forms.
 fault: $(READY) ## kill, stop and cut off real processes; MINUTES=30 for long, SEED=123 to do one again
 	@MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m pytest -s tests/fault tests/bridges tests/integration tests/store $(ARGS)
+
+deploy-check: $(READY) ## what deploy/ holds: alert rules with their tests, dashboards, runbook; needs promtool
+	@command -v promtool >/dev/null || { \
+	    echo "make deploy-check: promtool was not found on PATH." >&2; \
+	    echo "On Debian and Ubuntu it comes with: apt-get install --no-install-recommends prometheus" >&2; exit 1; }
+	@promtool check config deploy/prometheus/prometheus.yml
+	@promtool test rules deploy/prometheus/tests/*.yml
+	@$(BIN)/python deploy/grafana/dashboards.py --check
+	@$(BIN)/python -m pytest -q tests/deploy
 
 # uv is only what resolves here. What it writes names no index, no path and no machine, and pins every platform's files.
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/uv pip compile --no-config --quiet --universal \

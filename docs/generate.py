@@ -7,11 +7,16 @@ import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from criteria_pages import EXAMPLES, criteria_page, examples_page
 
+from redis_agent.alerts import AlertType, Severity
+from redis_agent.analyst.failures import Reason as NoAnswerReason
 from redis_agent.config import markdown_table
+from redis_agent.events import Reason
 from redis_agent.store import failures
+from redis_agent.telemetry import Telemetry
 
 FOLDER = Path(__file__).parent
 
@@ -56,6 +61,45 @@ a minute; `unsaid` counts what was left out. Lines about an alert are never left
 
 """
 
+METRICS = """\
+# Metrics
+
+<!-- Generated from redis_agent/telemetry.py by `make fmt`. Change it there. -->
+
+What `/metrics` of every process exports (`REDIS_AGENT_HTTP_PORT`, 9464), whatever its roles: counters of what another
+role does stay at 0. A counter with labels appears with its first increment. Beside each counter and histogram, but for
+`redis_agent_event_latency_seconds`, stands `_created`, in the place of `_total`: when it began. The rules in
+`deploy/prometheus/` use it, so that a first increment is not missed. A histogram has `_bucket` (label `le`), `_sum` and
+`_count`. No label holds an experiment's id or anything else without a bound.
+
+Gauges about the stream, its group and the outbox (`stream_*`, `pending_entries`, `oldest_*`, `alerts_waiting`) are
+asked of Redis at the scrape, at most twice a second: every process shows the same, so take `max`, not `sum`. They are
+NaN while Redis does not say, never 0. Counters and the other gauges are the process's own: take `sum`.
+
+What each alert rule means and what to do: [runbook.md](runbook.md).
+
+"""
+
+# Which values the labels have, where the meaning of the metric does not say all of them.
+LABELS = {
+    "`type` of alerts": [*AlertType],
+    "`severity` of alerts": [*Severity],
+    "`reason` of dead letters ([redis.md](redis.md#how-events-are-read))": [*Reason],
+    "`outcome` of questions to the model ([analyst.md](analyst.md))": ["ok", "cached", *get_args(NoAnswerReason)],
+    "`kind` of Redis errors ([errors.md](errors.md))": [*failures.FAILURES],
+}
+
+
+def metrics() -> str:
+    """A line for each metric, in the order in which telemetry.py has them."""
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for metric in Telemetry().exported():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |")
+    lines += ["", "## Values of labels", ""]
+    lines += [f"- {label}: {', '.join(f'`{value}`' for value in values)}" for label, values in LABELS.items()]
+    return "\n".join(lines) + "\n"
+
 
 def errors() -> str:
     """A line for each kind of failure: what says it, what is done, what it means."""
@@ -83,6 +127,7 @@ PAGES: dict[str, Callable[[], str | None]] = {
     "criteria.md": criteria_page,
     "criteria-examples.md": examples_page,
     "errors.md": lambda: ERRORS + errors(),
+    "metrics.md": lambda: METRICS + metrics(),
 }
 
 

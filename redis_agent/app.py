@@ -378,7 +378,7 @@ def _lease(parts: Parts, name: str) -> Lease:
     return Lease(parts.client, name=name, owner=parts.owner, ttl_ms=int(parts.settings.lease_seconds * 1000))
 
 
-def _leadership(parts: Parts, lease: Tenure, role: str, gauge: Gauge | None) -> Leadership:
+def _leadership(parts: Parts, lease: Tenure, role: str, gauge: Gauge) -> Leadership:
     seconds = parts.settings.lease_seconds
     return Leadership(
         lease=lease,
@@ -519,7 +519,9 @@ def _dispatcher(parts: Parts, reader: Redis) -> Dispatcher:
             deadline_seconds=settings.analysis_deadline_seconds,
         ),
         durability=parts.durability,
-        leadership=_leadership(parts, _lease(parts, keys.LEASE_DISPATCHER), "dispatcher", None),
+        leadership=_leadership(
+            parts, _lease(parts, keys.LEASE_DISPATCHER), "dispatcher", parts.telemetry.dispatcher_leader
+        ),
         telemetry=parts.telemetry,
         liveness=parts.liveness,
         clock=parts.clock,

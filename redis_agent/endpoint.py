@@ -16,7 +16,7 @@ from redis_agent import log
 from redis_agent.clock import Clock
 from redis_agent.errors import EndpointError
 from redis_agent.page.site import StatusPage
-from redis_agent.store.flow import Flow, flow
+from redis_agent.store.flow import Flow, flow, outbox_flow
 from redis_agent.telemetry import Liveness, Telemetry
 
 # A loop that has not gone round for so long is stuck.
@@ -67,6 +67,7 @@ class Endpoint:
         self._asking = asyncio.Lock()
         self._asked = -1.0
         self._flow: Flow | None = None
+        self._outbox: Flow | None = None
         self._problem = ""
         self._answers = False
         self._runner: web.AppRunner | None = None
@@ -130,14 +131,18 @@ class Endpoint:
         async with self._asking:
             now = asyncio.get_running_loop().time()
             if now - self._asked > _FRESH_SECONDS:
-                self._flow, self._answers = None, False
+                self._flow, self._outbox, self._answers = None, None, False
                 try:
                     async with asyncio.timeout(_REDIS_SECONDS):
                         self._flow = await flow(self._client)
-                    self._answers = True
+                        self._answers = True
+                        # Other roles may have no right to look at the outbox.
+                        if "dispatcher" in self._roles:
+                            self._outbox = await outbox_flow(self._client)
                 except ResponseError as error:
                     self._answers, self._problem = True, f"Redis answers: {error}"[:200]
                 except (RedisError, OSError):
+                    self._answers = False
                     self._problem = "Redis does not answer"
                 self._asked = asyncio.get_running_loop().time()
             return self._flow
@@ -153,5 +158,8 @@ class Endpoint:
         t.stream_length.set(nan if state is None else state.length)
         t.pending_entries.set(nan if state is None else state.pending)
         now_ms = self._clock.now_ms()
+        waiting = None if self._outbox is None or self._outbox.lag is None else self._outbox
+        t.alerts_waiting.set(nan if waiting is None else waiting.pending + (waiting.lag or 0))
+        t.oldest_alert.set(nan if self._outbox is None else self._outbox.oldest_ms(now_ms) / 1000)
         t.oldest_pending.set(nan if state is None else state.oldest_pending_ms(now_ms) / 1000)
         t.oldest_unread.set(nan if state is None else state.oldest_unread_ms(now_ms) / 1000)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -97,6 +98,10 @@ class BulkHistogram(Collector):
             counts[bisect_left(_LATENCY_BUCKETS, value)] += 1
         self._sum += sum(value for value in seconds if value > 0)
 
+    def describe(self) -> Iterator[HistogramMetricFamily]:
+        """What it is called, without its values."""
+        yield HistogramMetricFamily(self._name, self._documentation)
+
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The buckets as Prometheus wants them, cumulative."""
         total, buckets = 0, []
@@ -105,6 +110,23 @@ class BulkHistogram(Collector):
             total += count
             buckets.append((bound, total))
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A metric as Prometheus has it.
+
+    Attributes:
+        name: as it is queried; of a histogram, what `_bucket`, `_sum` and `_count` are added to.
+        kind: counter, gauge or histogram.
+        labels: their names.
+        meaning: one or two sentences.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
 
 
 class Telemetry:
@@ -235,6 +257,20 @@ class Telemetry:
         self.scheduler_leader = Gauge(
             "redis_agent_scheduler_leader", "1 where this process runs the schedule.", registry=r
         )
+        self.dispatcher_leader = Gauge(
+            "redis_agent_dispatcher_leader", "1 where this process delivers the alerts.", registry=r
+        )
+        self.alerts_waiting = Gauge(
+            "redis_agent_alerts_waiting",
+            "Alerts of the outbox that nobody has received yet, where this process is a dispatcher; NaN in others, and "
+            "while it is unknown.",
+            registry=r,
+        )
+        self.oldest_alert = Gauge(
+            "redis_agent_oldest_alert_seconds",
+            "Age of the oldest of these alerts; NaN as for redis_agent_alerts_waiting.",
+            registry=r,
+        )
         self.examined_until = Gauge(
             "redis_agent_anomalies_examined_timestamp_seconds",
             "End of the last window that was examined in every experiment, where this process runs the schedule.",
@@ -275,3 +311,15 @@ class Telemetry:
         )
         self.oldest_unread = Gauge("redis_agent_oldest_unread_seconds", "Age of the oldest unread entry.", registry=r)
         self.redis_up = Gauge("redis_agent_redis_up", "1 when Redis answered the last scrape.", registry=r)
+
+    def exported(self) -> list[Exported]:
+        """Every metric as a scrape names it, in the order of this class."""
+        found = []
+        for collector in vars(self).values():
+            if isinstance(collector, MetricWrapperBase | BulkHistogram):
+                for family in collector.describe():
+                    # The library shows a metric's labels nowhere else while it has no child.
+                    labels = tuple(getattr(collector, "_labelnames", ()))
+                    name = f"{family.name}_total" if family.type == "counter" else family.name
+                    found.append(Exported(name, family.type, labels, family.documentation))
+        return found

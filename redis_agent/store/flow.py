@@ -40,6 +40,10 @@ class Flow:
         """Age of the oldest unread entry; 0 when all are read."""
         return _age(self.oldest_unread, now_ms)
 
+    def oldest_ms(self, now_ms: int) -> int:
+        """Age of the oldest entry that is not acked, read or not; 0 when all are."""
+        return max(self.oldest_pending_ms(now_ms), self.oldest_unread_ms(now_ms))
+
 
 async def flow(
     client: Redis, *, stream: str = keys.STREAM, group: str = keys.GROUP, floor_key: str = keys.FLOOR
@@ -74,6 +78,15 @@ async def flow(
         oldest_pending=_first_pending(pending) if found is not None else None,
         oldest_unread=waiting,
     )
+
+
+async def outbox_flow(client: Redis) -> Flow:
+    """The same of the alerts and their dispatcher: what is not acked, nobody has received.
+
+    Raises:
+        ResponseError, RedisError, OSError: as `flow`.
+    """
+    return await flow(client, stream=keys.OUTBOX, group=keys.DISPATCHER_GROUP, floor_key=keys.OUTBOX_FLOOR)
 
 
 def _lag(group: dict[str, Any] | None, waiting: str | None, delivered: str, length: int) -> int | None:

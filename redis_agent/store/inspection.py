@@ -15,7 +15,7 @@ from redis_agent.clock import stream_id
 from redis_agent.store import keys, scripts
 from redis_agent.store.analyses import KeptAnalyses
 from redis_agent.store.failures import is_wrong_type
-from redis_agent.store.flow import Flow, flow, is_missing
+from redis_agent.store.flow import Flow, flow, is_missing, outbox_flow
 from redis_agent.store.stream import StreamEntry, received_ms, text, text_map, whole
 
 _PAGE = 1_000
@@ -124,7 +124,7 @@ class Inspection:
 
     async def outbox(self) -> Flow:
         """The outbox and the dispatchers' group."""
-        return await flow(self._client, stream=keys.OUTBOX, group=keys.DISPATCHER_GROUP, floor_key=keys.OUTBOX_FLOOR)
+        return await outbox_flow(self._client)
 
     async def entries_added(self) -> int:
         """Entries that were ever added to the stream of events; 0 without a stream."""

@@ -79,9 +79,7 @@ class Leadership:
         gauge: set to 1 while the lease is held.
     """
 
-    def __init__(
-        self, *, lease: Tenure, ttl_seconds: float, log: Any, telemetry: Telemetry, gauge: Gauge | None
-    ) -> None:
+    def __init__(self, *, lease: Tenure, ttl_seconds: float, log: Any, telemetry: Telemetry, gauge: Gauge) -> None:
         self._lease = lease
         self._ttl_seconds = ttl_seconds
         self._log = log
@@ -178,8 +176,7 @@ class Leadership:
 
     def _set(self, value: str | None, until: float) -> None:
         self._value, self._until = value, until
-        if self._gauge is not None:
-            self._gauge.set(0 if value is None else 1)
+        self._gauge.set(0 if value is None else 1)
         if value is not None:
             self._changed.set()
         else:
