@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from prometheus_client import Gauge
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from redis_agent import log
+from redis_agent import __version__, log
 from redis_agent.alerts import INTERVAL
 from redis_agent.analyst.ahead import Analyses
 from redis_agent.analyst.analyst import Analyst
@@ -27,11 +27,13 @@ from redis_agent.analyst.asking import Asker, Nobody
 from redis_agent.analyst.gemini import Access, Gemini
 from redis_agent.analyst.models import chain
 from redis_agent.analyst.reader import Evidence, Reader
+from redis_agent.analyst.translator import translate
 from redis_agent.bridge import Bridge
 from redis_agent.bridge_terms import BridgeTenure, Terms
 from redis_agent.catalogue import Catalogue
 from redis_agent.clock import Clock
 from redis_agent.config import Settings
+from redis_agent.criteria import CriterionKind
 from redis_agent.dispatcher import Dispatcher
 from redis_agent.endpoint import Endpoint
 from redis_agent.errors import RedisAccessError
@@ -43,6 +45,9 @@ from redis_agent.judge import Judge, Rules
 from redis_agent.lifecycle import Policy
 from redis_agent.lockstep import Lockstep
 from redis_agent.maturity import Maturity
+from redis_agent.overview import KnownExperiments
+from redis_agent.page.document import Document
+from redis_agent.page.site import StatusPage
 from redis_agent.roster import Roster
 from redis_agent.scheduler import Scheduler
 from redis_agent.store import keys
@@ -64,10 +69,12 @@ from redis_agent.store.recovery import Recovery
 from redis_agent.store.rights import missing_rights
 from redis_agent.store.spending import Spending
 from redis_agent.store.stream import TOGETHER, EventStream
+from redis_agent.store.translations import Translations
 from redis_agent.store.windows import Windows
 from redis_agent.summaries import Digests, Rhythm, Summaries, daily_at
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.telling import Teller
+from redis_agent.translating import Translating
 from redis_agent.watch import Watch
 from redis_agent.windows import Retention
 from redis_agent.worker import Worker
@@ -80,6 +87,8 @@ Run = Callable[[asyncio.Event], Awaitable[None]]
 
 # Definitions are not looked at more often than this, however short they are remembered.
 _WATCH_SECONDS = 1.0
+# The page reads definitions again after so long at the least.
+_PAGE_DEFINITIONS_SECONDS = 5.0
 # What is known of the series of an experiment that is not examined any more goes after so long.
 _ANOMALIES_TTL_SECONDS = 30 * 86_400
 
@@ -171,7 +180,10 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
             client, level=settings.durability, replicas=settings.durability_replicas, telemetry=telemetry
         ),
         catalogue=Catalogue(
-            definitions=Definitions(client), telemetry=telemetry, ttl_seconds=settings.definitions_ttl_seconds
+            definitions=Definitions(client),
+            telemetry=telemetry,
+            ttl_seconds=settings.definitions_ttl_seconds,
+            translations=Translations(client) if settings.translate_criteria else None,
         ),
         asker=asker,
         telemetry=telemetry,
@@ -552,6 +564,21 @@ def _summaries(parts: Parts, leadership: Leadership, housekeeping: Housekeeping)
     )
 
 
+def _translating(parts: Parts) -> Translating | None:
+    if not parts.settings.translate_criteria or not parts.asker.available:
+        return None
+
+    async def in_time(text: str, metrics: Sequence[str], kind: CriterionKind, deadline: float) -> str | None:
+        return await translate(parts.asker, text, metrics, kind, deadline=deadline)
+
+    return Translating(
+        catalogue=parts.catalogue,
+        aggregates=Aggregates(parts.client),
+        translations=Translations(parts.client),
+        translate=in_time,
+    )
+
+
 def _scheduler(parts: Parts) -> Scheduler:
     settings = parts.settings
     housekeeping = Housekeeping(
@@ -568,6 +595,7 @@ def _scheduler(parts: Parts) -> Scheduler:
         judge=_judge(parts),
         examiner=_examiner(parts, leadership),
         summaries=_summaries(parts, leadership, housekeeping),
+        translating=_translating(parts),
         watch=Watch(
             catalogue=parts.catalogue,
             aggregates=Aggregates(parts.client),
@@ -586,6 +614,29 @@ def _scheduler(parts: Parts) -> Scheduler:
     )
 
 
+def _page(parts: Parts) -> StatusPage:
+    settings = parts.settings
+    return StatusPage(
+        document=Document(
+            parts.client,
+            address_shown=settings.address_shown,
+            experiments=KnownExperiments(
+                parts.client,
+                maturity=Maturity(Windows(parts.client), parts.clock, settings.maturity_seconds),
+                alpha=settings.alert_alpha,
+                min_samples=settings.min_samples,
+                translate=settings.translate_criteria,
+                definitions_seconds=max(_PAGE_DEFINITIONS_SECONDS, settings.definitions_ttl_seconds),
+            ),
+        ),
+        clock=parts.clock,
+        name=parts.name,
+        version=__version__,
+        token="" if settings.http_token is None else settings.http_token.get_secret_value(),
+        host=settings.http_host,
+    )
+
+
 def _endpoint(parts: Parts, runs: dict[str, "Worker | Bridge | Dispatcher | Scheduler"]) -> Endpoint:
     hindered = [part for part in runs.values() if isinstance(part, Bridge | Worker)]
 
@@ -598,6 +649,7 @@ def _endpoint(parts: Parts, runs: dict[str, "Worker | Bridge | Dispatcher | Sche
         liveness=parts.liveness,
         clock=parts.clock,
         roles=frozenset(runs),
+        page=_page(parts),
         hindrances=hindrances,
         host=parts.settings.http_host,
         port=parts.settings.http_port,

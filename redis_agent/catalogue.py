@@ -12,6 +12,7 @@ from typing import Final
 from redis_agent import experiments, log
 from redis_agent.experiments import Experiment
 from redis_agent.store.definitions import Definition, Definitions
+from redis_agent.store.translations import Translations
 from redis_agent.telemetry import Telemetry
 
 # Experiments that are remembered; beyond it the oldest is forgotten, and read again when it is asked for.
@@ -24,10 +25,25 @@ _TOO_LARGE_SECONDS: Final = 30.0
 
 
 class Catalogue:
-    """Knows experiments by their id."""
+    """Knows experiments by their id.
 
-    def __init__(self, *, definitions: Definitions, telemetry: Telemetry, ttl_seconds: float) -> None:
+    Args:
+        definitions: as they stand in Redis.
+        telemetry: counts what is wrong with them.
+        ttl_seconds: how long one is used before it is read again.
+        translations: of criteria that nobody understands; None where none are used.
+    """
+
+    def __init__(
+        self,
+        *,
+        definitions: Definitions,
+        telemetry: Telemetry,
+        ttl_seconds: float,
+        translations: Translations | None = None,
+    ) -> None:
         self._definitions = definitions
+        self._translations = translations
         self._telemetry = telemetry
         self._ttl_seconds = ttl_seconds
         self._log = log.get("catalogue")
@@ -54,6 +70,7 @@ class Catalogue:
                 else:
                     # Asked for again with the next event: an experiment may be defined after its first one.
                     self._fresh.pop(experiment_id, None)
+            await self._translate(wanted)
         found = ((i, self._parsed[i][1]) for i in ids if i in self._parsed)
         known = {experiment_id: experiment for experiment_id, experiment in found if experiment is not None}
         self._forget_oldest()
@@ -76,6 +93,23 @@ class Catalogue:
         if definition.exists:
             # A large definition takes a while: others have their turn.
             await asyncio.sleep(0)
+
+    async def _translate(self, ids: Sequence[str]) -> None:
+        """Put translations in the place of what nobody understands, where there are some by now."""
+        if self._translations is None:
+            return
+        known = {i: found for i in ids if i in self._parsed and (found := self._parsed[i][1]) is not None}
+        asked = {key for experiment in known.values() for key in experiment.untranslated}
+        translations = await self._translations.of(sorted(asked))
+        for experiment_id, experiment in known.items():
+            translated = experiments.with_translations(experiment, translations)
+            if translated is not experiment:
+                self._parsed[experiment_id] = (self._parsed[experiment_id][0], translated)
+                for entry in (c for c in translated.criteria if c.translated and c not in experiment.criteria):
+                    meant = "" if entry.criterion is None else entry.criterion.text
+                    self._log.info(
+                        "criterion_translated", experiment_id=experiment_id, text=entry.text[:_SHOWN], criterion=meant
+                    )
 
     def _say(self, experiment_id: str, problems: Sequence[tuple[str, str]]) -> None:
         """Say what is wrong with a definition, and which criteria nobody can decide, but for what was so before."""

@@ -412,6 +412,12 @@ class Settings(BaseSettings):
         description="When a summary of the last day is sent, in UTC. Empty: none is.",
     )
 
+    translate_criteria: Annotated[bool, Variable()] = Field(
+        default=False,
+        description="Whether a criterion that nobody understands is offered to Gemini, once a text. What comes of it "
+        "counts if it parses and reads only metrics that the experiment declares; `check` shows it as translated.",
+    )
+
     # --- Process ----------------------------------------------------------------------
 
     http_host: Annotated[str, Variable(form="a host's name or address")] = Field(
@@ -425,7 +431,15 @@ class Settings(BaseSettings):
         9464,
         ge=0,
         le=65_535,
-        description="The port of `/metrics`, `/healthz` and `/readyz`.",
+        description="The port of `/metrics`, `/healthz`, `/readyz` and the status page at `/`.",
+    )
+    http_token: Annotated[
+        SecretStr | None,
+        Variable(form="16 to 512 letters, digits and signs of ASCII, without spaces"),
+    ] = Field(
+        None,
+        description="Who wants to see the status page or `/status.json` must name it, as `Authorization: Bearer ...` "
+        "or `?token=...`. Not set: whoever reaches the port sees them. `/metrics`, `/healthz` and `/readyz` never ask.",
     )
     shutdown_seconds: Annotated[float, Variable(unit="seconds")] = Field(
         10.0,
@@ -479,6 +493,13 @@ class Settings(BaseSettings):
             raise ValueError("it is below REDIS_AGENT_STREAM_MAX_LENGTH")
         return value
 
+    @field_validator("http_token")
+    @classmethod
+    def _check_http_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]{16,512}", value.get_secret_value()):
+            raise ValueError("it has another length or other characters")
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
@@ -526,7 +547,7 @@ class Settings(BaseSettings):
     @property
     def asks_gemini(self) -> bool:
         """Whether somebody may word analyses and summaries; else templates do."""
-        return self.google_api_key is not None
+        return self.google_api_key is not None or self.use_vertexai or self.use_enterprise
 
     @property
     def address_shown(self) -> str:

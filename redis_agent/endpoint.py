@@ -1,4 +1,4 @@
-"""The HTTP endpoint: /metrics for Prometheus, /healthz (the process lives), /readyz (it does its work).
+"""The HTTP endpoint: /metrics for Prometheus, /healthz (the process lives), /readyz (it does its work), / for people.
 
 /healthz answers also while Redis is away: restarting the process would not bring it back.
 """
@@ -15,6 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis_agent import log
 from redis_agent.clock import Clock
 from redis_agent.errors import EndpointError
+from redis_agent.page.site import StatusPage
 from redis_agent.store.flow import Flow, flow, outbox_flow
 from redis_agent.telemetry import Liveness, Telemetry
 
@@ -32,6 +33,7 @@ class Endpoint:
     Args:
         client: to ask Redis how the stream flows.
         roles: the roles of this process, shown by /readyz.
+        page: the status page at /.
         hindrances: says what else keeps the process from its work, in words; empty when nothing does.
         host, port: where to listen; port 0 serves nothing.
         required: whether a port in use stops the start (it was asked for) or is only said.
@@ -45,6 +47,7 @@ class Endpoint:
         liveness: Liveness,
         clock: Clock,
         roles: frozenset[str],
+        page: StatusPage,
         hindrances: Callable[[], list[str]],
         host: str,
         port: int,
@@ -55,6 +58,7 @@ class Endpoint:
         self._liveness = liveness
         self._clock = clock
         self._roles = roles
+        self._page = page
         self._hindrances = hindrances
         self._host = host
         self._port = port
@@ -80,6 +84,7 @@ class Endpoint:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
+        self._page.add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         try:
@@ -91,7 +96,7 @@ class Endpoint:
                 raise EndpointError(f"{problem} (REDIS_AGENT_HTTP_HOST, REDIS_AGENT_HTTP_PORT)") from error
             self._log.error("no_endpoint", problem=problem, remedy="set REDIS_AGENT_HTTP_PORT")
             return
-        self._log.info("endpoint", url=f"http://{self._host}:{self._port}/metrics")
+        self._log.info("endpoint", url=f"http://{self._host}:{self._port}/")
 
     async def stop(self) -> None:
         """Stop listening."""

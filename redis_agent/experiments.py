@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -26,6 +26,7 @@ from redis_agent.criteria import (
     Vocabulary,
     evaluate,
     is_base_field,
+    parse,
     parse_flag,
     print_name,
     print_number,
@@ -47,6 +48,7 @@ __all__ = [
     "parse_experiment",
     "parse_experiment_file",
     "parse_moment",
+    "with_translations",
     "without_repeats",
 ]
 
@@ -76,6 +78,7 @@ class JudgedCriterion:
         fingerprint: Stable short name of the kind and the canonical text.
         listed: Whether it stands in a list of criteria; else it is a metric's threshold.
         only_final: Whether it is met only when the experiment is over.
+        translated: Whether a model has put it into the grammar.
     """
 
     kind: CriterionKind
@@ -85,6 +88,7 @@ class JudgedCriterion:
     fingerprint: str
     listed: bool = True
     only_final: bool = False
+    translated: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,17 @@ class Experiment:
     def asks_for_less(self) -> bool:
         """Whether a criterion is met by a value below something, such as a rate that must not be low."""
         return any(entry.criterion is not None and entry.criterion.asks_for_less for entry in self.criteria)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The metrics that its definition knows: the declared ones, and what their formulas read."""
+        formulas = [name for spec in self.metrics if spec.formula is not None for name in spec.formula.names]
+        return tuple(dict.fromkeys([*(spec.name for spec in self.metrics), *formulas]))
+
+    @cached_property
+    def untranslated(self) -> Mapping[str, JudgedCriterion]:
+        """The criteria that nobody understands, by a key that stands for the text and the metrics it may be about."""
+        return {_translation_key(c, self.names): c for c in self.criteria if c.criterion is None and c.listed}
 
     @cached_property
     def specs(self) -> Mapping[str, MetricSpec]:
@@ -212,6 +227,7 @@ class Verdict:
             "samples": evaluation.samples,
             "interval": None if interval is None else [_json_number(end) for end in interval],
             "reason": self.reason,
+            "translated": self.entry.translated,
         }
 
 
@@ -368,6 +384,37 @@ def derived(experiment: Experiment, fields: Mapping[str, str]) -> dict[str, str]
         if reading is not None and reading.value is not None:
             values[spec.name] = str(_json_number(reading.value))
     return values
+
+
+def with_translations(experiment: Experiment, translations: Mapping[str, str]) -> Experiment:
+    """The experiment with criteria in the grammar that stand for such as nobody understands.
+
+    Args:
+        experiment: As it was read.
+        translations: Key (see ``Experiment.untranslated``) to canonical text. One that does not parse, or reads a
+            metric that the definition does not know, counts as none.
+
+    Returns:
+        The same object where there is nothing to add.
+    """
+    known = set(experiment.names)
+    found = {}
+    for key, entry in experiment.untranslated.items():
+        try:
+            criterion = parse(translations[key]) if translations.get(key) else None
+        except CriterionError:
+            continue
+        if criterion is not None and criterion.names and set(criterion.names) <= known:
+            fingerprint = _fingerprint(entry.kind, criterion.text)
+            found[entry] = replace(entry, criterion=criterion, problem="", fingerprint=fingerprint, translated=True)
+    if not found:
+        return experiment
+    return replace(experiment, criteria=tuple(found.get(entry, entry) for entry in experiment.criteria))
+
+
+def _translation_key(entry: JudgedCriterion, names: Sequence[str]) -> str:
+    identity = "\0".join((entry.kind, entry.text, *sorted(names)))
+    return hashlib.blake2b(identity.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def _planned_runs(fields: Mapping[str, object]) -> int | None:

@@ -4,7 +4,7 @@
   it died) and those with a time clause, whose verdict can change without any event;
 - what changes in definitions while no event comes, and the last judgement of what is completed;
 - anomalies in windows that have closed;
-- summaries, in a loop of their own, because a model may word them and nothing else may wait for it;
+- summaries, and criteria to be translated, each in a loop of its own: a model may take its time;
 - trimming, and removing consumers that are gone.
 
 How far it came is kept in Redis, so that the next leader continues where the last one stopped. Every job may run twice
@@ -31,6 +31,7 @@ from redis_agent.store.outbox import Outbox
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.summaries import Summaries
 from redis_agent.telemetry import Liveness, Telemetry
+from redis_agent.translating import Translating
 from redis_agent.watch import Watch
 
 _TICK_SECONDS = 0.5
@@ -40,6 +41,7 @@ _TRIM_SECONDS = 5.0
 _TRIM_TURN_SECONDS = 2.0
 _CONSUMERS_SECONDS = 60.0
 _EXAMINE_SECONDS = 5.0
+_TRANSLATE_SECONDS = 10.0
 # Events are attributed to a sweep by their time of receipt; a batch in flight may land a little later.
 _SWEEP_OVERLAP_MS = 30_000
 # Experiments judged in one go: bounds the memory of a sweep.
@@ -74,6 +76,7 @@ class Scheduler:
         watch: Watch,
         examiner: Examiner | None,
         summaries: Summaries,
+        translating: Translating | None,
         aggregates: Aggregates,
         outbox: Outbox,
         housekeeping: Housekeeping,
@@ -110,6 +113,8 @@ class Scheduler:
             Job(_CONSUMERS_SECONDS, self._remove_consumers),
         ]
         self._unhurried = [Job(min(summary_seconds, 1.0), summaries.summarise_when_due)]
+        if translating is not None:
+            self._unhurried.append(Job(_TRANSLATE_SECONDS, translating.offer))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the schedule until told to stop."""
@@ -117,11 +122,12 @@ class Scheduler:
         released = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._leadership.run(released))
-            unhurried = tasks.create_task(self._keep(self._unhurried, stop))
+            unhurried = {tasks.create_task(self._keep([job], stop)) for job in self._unhurried}
             await self._keep(self._jobs, stop, liveness="scheduler")
-            # What it has not told by now is due for the next leader.
-            unhurried.cancel()
-            await asyncio.wait({unhurried})
+            # What they have not done by now is due for the next leader.
+            for task in unhurried:
+                task.cancel()
+            await asyncio.wait(unhurried)
             released.set()
 
     async def _keep(self, jobs: list[Job], stop: asyncio.Event, *, liveness: str = "") -> None:

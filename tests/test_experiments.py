@@ -299,6 +299,7 @@ def test_verdicts_have_the_fields_of_check() -> None:
         "samples",
         "interval",
         "reason",
+        "translated",
     ]
     low, high = first.pop("interval")
     assert 0.13 < low < 0.2 < high < 0.31
@@ -314,6 +315,7 @@ def test_verdicts_have_the_fields_of_check() -> None:
         "value": 0.2,
         "samples": 250,
         "reason": "response_rate is 0.2 (50 of 250), above 0.1; confirmed",
+        "translated": False,
     }
     assert [verdict.state for verdict in verdicts] == [
         "met",

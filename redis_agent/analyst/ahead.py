@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from redis.exceptions import ResponseError
+
 from redis_agent import log
 from redis_agent.alerts import AlertType, Told, told
-from redis_agent.analyst.analyst import Analyst, plain_of_alert
+from redis_agent.analyst.analyst import Analyst, plain, plain_of_alert
 from redis_agent.clock import Clock, stream_id
 from redis_agent.store.analyses import KeptAnalyses
 from redis_agent.store.outbox import OutboxEntry
@@ -25,6 +27,8 @@ ANALYSED: Final = frozenset({AlertType.SUCCESS, AlertType.FAILURE, AlertType.ANO
 # Alerts that are known ahead of their delivery, and those that are looked at in one go.
 _KNOWN: Final = 1_000
 _PAGE: Final = 200
+# A burst must not open a connection for each of its alerts.
+_KEPT_AT_ONCE: Final = 8
 # How often it is looked for alerts behind the one that waits.
 _LOOK_SECONDS: Final = 0.2
 _NOTHING: Final = "0-0"
@@ -46,15 +50,19 @@ class _Known:
     Attributes:
         alert: its JSON object.
         experiment_id: whose it is.
-        until: the deadline, on the event loop's clock.
+        seen: when it was seen first, on the event loop's clock.
+        until: its deadline, on the same clock.
         making: ends with the analysis's JSON text; None where it was kept before.
+        instead: the template's analysis as JSON text, once there are facts.
         analysis: the JSON text, once it is there.
     """
 
     alert: dict[str, Any]
     experiment_id: str
+    seen: float
     until: float
     making: asyncio.Task[str] | None = None
+    instead: str = ""
     analysis: str | None = None
 
 
@@ -78,6 +86,7 @@ class Analyses:
         self._clock = clock
         self._deadline_seconds = deadline_seconds
         self._log = log.get("analyst")
+        self._keeping = asyncio.Semaphore(_KEPT_AT_ONCE)
         self._known: dict[str, _Known] = {}
         self._seen_to = _NOTHING
         self._look_due = 0.0
@@ -122,7 +131,11 @@ class Analyses:
         if self._seen_to == _NOTHING or now < self._look_due or len(self._known) >= _KNOWN:
             return
         self._look_due = now + _LOOK_SECONDS
-        await self._begin(await self._source.ahead(self._seen_to, _PAGE))
+        try:
+            behind = await self._source.ahead(self._seen_to, _PAGE)
+        except ResponseError:
+            return  # whoever may not look ahead delivers all the same
+        await self._begin(behind)
 
     async def ready(self, entry: OutboxEntry, *, wait_seconds: float) -> str | None:
         """What is to be published for an alert; None when its analysis needs more time than that.
@@ -152,7 +165,8 @@ class Analyses:
             known.making.cancel()
 
     async def _begin(self, entries: Sequence[OutboxEntry]) -> None:
-        until = asyncio.get_running_loop().time() + self._deadline_seconds
+        now = asyncio.get_running_loop().time()
+        until = now + self._deadline_seconds
         new = [
             (entry, about)
             for entry in entries
@@ -160,7 +174,7 @@ class Analyses:
         ]
         kept = await self._kept.of([entry.id for entry, _ in new])
         for entry, about in new:
-            known = _Known(json.loads(entry.data), about.experiment_id, until)
+            known = _Known(json.loads(entry.data), about.experiment_id, now, until)
             if _is_object(kept.get(entry.id, "")):
                 known.analysis = kept[entry.id]
             else:
@@ -172,9 +186,13 @@ class Analyses:
     async def _make(self, entry_id: str, known: _Known) -> str:
         """The analysis of an alert, kept."""
         until = known.until - _RESERVE * self._deadline_seconds
-        analysis = await self._analyst.analyse(known.experiment_id, known.alert, deadline=until)
-        own = json.dumps(analysis, ensure_ascii=False, separators=(",", ":"))
-        kept = await self._kept.keep(entry_id, own)
+        facts = await self._analyst.facts(known.experiment_id, known.alert, since=known.seen, deadline=until)
+        # From here on there is something to say at the deadline, whatever becomes of the question.
+        instead = plain(facts)
+        known.instead = _dumps(instead)
+        own = _dumps(await self._analyst.word(facts, deadline=until, instead=instead))
+        async with self._keeping:
+            kept = await self._kept.keep(entry_id, own)
         return kept if _is_object(kept) else own
 
     def _outcome(self, known: _Known) -> str:
@@ -189,17 +207,25 @@ class Analyses:
         return self._plain(known)
 
     def _plain(self, known: _Known) -> str:
-        """An analysis of nothing but the alert, made on the spot; "" where even that fails."""
+        """The template's analysis; of nothing but the alert, made on the spot, where no facts were there in time.
+
+        "" where even that fails.
+        """
+        if known.instead:
+            return known.instead
         try:
-            analysis = plain_of_alert(known.alert, known.experiment_id, self._clock)
+            return _dumps(plain_of_alert(known.alert, known.experiment_id, self._clock))
         except Exception as error:  # noqa: BLE001 - an analysis is not worth an alert
             self._log.error("analysis_failed", error=repr(error)[:200], exc_info=True)
             return ""
-        return json.dumps(analysis, ensure_ascii=False, separators=(",", ":"))
 
 
 def _is_analysed(about: Told) -> bool:
     return about.type in ANALYSED
+
+
+def _dumps(analysis: dict[str, Any]) -> str:
+    return json.dumps(analysis, ensure_ascii=False, separators=(",", ":"))
 
 
 def _is_object(text: str) -> bool:

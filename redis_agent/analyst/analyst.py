@@ -27,6 +27,13 @@ _ACTION: Final = 300
 _READING_SHARE: Final = {True: 0.5, False: 0.9}
 # With less time than this left nobody is asked.
 _LEAST_SECONDS: Final = 0.3
+# What a model may call what the criteria themselves make so: it may see a risk, and be slower to call a success one.
+_AGREEING: Final = {
+    "on_track": frozenset({"on_track", "at_risk"}),
+    "at_risk": frozenset({"at_risk"}),
+    "failing": frozenset({"failing", "at_risk"}),
+    "succeeded": frozenset({"succeeded", "on_track"}),
+}
 # Questions that are asked at the same time.
 _AT_ONCE: Final = 16
 
@@ -50,24 +57,19 @@ class Analyst:
         self._throttle = Throttle()
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def analyse(
-        self, experiment_id: str, alert: Mapping[str, Any] | None = None, *, deadline: float
-    ) -> dict[str, Any]:
-        """The object `analysis` of an alert: source, status, key_metric, insight, action.
+    async def facts(self, experiment_id: str, alert: Mapping[str, Any], *, since: float, deadline: float) -> Facts:
+        """The facts for an alert; where they cannot be read in time, those that the alert itself says.
 
         Args:
             experiment_id: which experiment.
-            alert: the alert's JSON object; None for the experiment as it stands.
-            deadline: on the event loop's clock.
+            alert: the alert's JSON object.
+            since: when it was seen, on the event loop's clock: the facts are not older.
+            deadline: of the analysis, on the same clock.
         """
-        return await self.word(await self.facts(experiment_id, alert, deadline=deadline), deadline=deadline)
-
-    async def facts(self, experiment_id: str, alert: Mapping[str, Any] | None = None, *, deadline: float) -> Facts:
-        """The facts; where they cannot be read in time, those that the alert itself says."""
         now = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout_at(now + _READING_SHARE[self._asker.available] * (deadline - now)):
-                material = await self._reader.material(experiment_id)
+                material = await self._reader.material(experiment_id, since=since)
             return gather(material, now=self._clock.now(), alert=alert)
         except (RedisError, OSError, TimeoutError) as error:
             self._say("facts_unreadable", error)
@@ -75,14 +77,23 @@ class Analyst:
             self._say("facts_failed", error)
         return gather(Material(experiment_id, None, {}), now=self._clock.now(), alert=alert)
 
-    async def word(self, facts: Facts, *, deadline: float) -> dict[str, Any]:
-        """The analysis of these facts."""
-        answer = await self._ask("analyze", facts.as_json(), AlertAnalysis, deadline)
-        if isinstance(answer, AlertAnalysis):
+    async def word(self, facts: Facts, *, deadline: float, instead: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The object `analysis` of an alert: source, status, key_metric, insight, action.
+
+        Args:
+            facts: what it speaks of.
+            deadline: on the event loop's clock.
+            instead: the template's analysis of the facts, where there is one already.
+        """
+        asked = self._asker.available
+        answer = await self._ask("analyze", facts.as_json(), AlertAnalysis, deadline) if asked else None
+        words = instead or plain(facts)
+        # Nothing in a sentence without numbers can be checked, but how the experiment stands is known.
+        if isinstance(answer, AlertAnalysis) and answer.status in _AGREEING[words["status"]]:
             self._telemetry.analyses.labels("alert", GEMINI).inc()
             return _document(GEMINI, answer.status, answer.key_metric, answer.insight, answer.action)
         self._telemetry.analyses.labels("alert", TEMPLATE).inc()
-        return plain(facts)
+        return words
 
     async def word_summary(self, facts: Mapping[str, Any], *, deadline: float) -> SummaryAnalysis | None:
         """A summary in a model's words; None where there are none in time."""

@@ -1,10 +1,11 @@
 """Who can be asked for an analysis: Gemini, or nobody."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from redis_agent.analyst.prompting import PromptName
 from redis_agent.analyst.question import Answer, NoAnswer
 
 
@@ -13,7 +14,7 @@ class Asker(Protocol):
 
     async def ask(
         self,
-        prompt: Literal["analyze", "summarize"],
+        prompt: PromptName,
         facts: Mapping[str, Any],
         schema: type[BaseModel],
         *,
@@ -34,7 +35,7 @@ class Nobody:
 
     async def ask(
         self,
-        prompt: Literal["analyze", "summarize"],  # noqa: ARG002 - the signature is the protocol's
+        prompt: PromptName,  # noqa: ARG002 - the signature is the protocol's
         facts: Mapping[str, Any],  # noqa: ARG002
         schema: type[BaseModel],  # noqa: ARG002
         *,

@@ -24,8 +24,8 @@ _T = TypeVar("_T")
 
 # Of the history so many alerts, of all experiments, are looked through for those of one.
 _HISTORY: Final = 200
-# What was read serves for so long: a burst of alerts is often about the same experiment.
-_FRESH_SECONDS: Final = 1.0
+# What was read is remembered for so long: a burst of alerts is often about few experiments.
+_MEMORY_SECONDS: Final = 1.0
 # Experiments that are read at the same time, and those that are judged before others have their turn.
 _AT_ONCE: Final = 8
 _SLICE: Final = 16
@@ -74,25 +74,30 @@ class Reader:
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._history: tuple[float, asyncio.Task[list[dict[str, Any]]]] | None = None
 
-    async def material(self, experiment_id: str) -> Material:
-        """What is known of an experiment, not older than a second.
+    async def material(self, experiment_id: str, *, since: float | None = None) -> Material:
+        """What is known of an experiment.
+
+        Args:
+            experiment_id: which.
+            since: what was read from then on, on the event loop's clock, is new enough: alerts that are seen together
+                share what is read about them. None reads anew.
 
         Raises:
             RedisError, OSError: something could not be read.
         """
         now = asyncio.get_running_loop().time()
-        for known in [i for i, (at, task) in self._read.items() if now - at > _FRESH_SECONDS and task.done()]:
-            del self._read[known]
         found = self._read.get(experiment_id)
-        if found is None or (found[1].done() and now - found[0] > _FRESH_SECONDS):
+        if found is None or found[0] < (now if since is None else since):
+            for known in [i for i, (at, task) in self._read.items() if now - at > _MEMORY_SECONDS and task.done()]:
+                del self._read[known]
             found = self._read[experiment_id] = (now, _shared(self._material(experiment_id)))
         # Who stops waiting must not end it for others.
         return await asyncio.shield(found[1])
 
-    async def history(self) -> list[dict[str, Any]]:
+    async def _latest_alerts(self) -> list[dict[str, Any]]:
         """The newest alerts of all experiments, newest first, not older than a second."""
         now = asyncio.get_running_loop().time()
-        if self._history is None or now - self._history[0] > _FRESH_SECONDS:
+        if self._history is None or now - self._history[0] > _MEMORY_SECONDS:
             self._history = (now, _shared(self._read_history()))
         return await asyncio.shield(self._history[1])
 
@@ -137,7 +142,7 @@ class Reader:
             fields = (await self._aggregates.read([experiment_id])).get(experiment_id, {})
             (material,) = await self._judged(defined, {experiment_id: fields})
             kept = (await self._outbox.states([experiment_id]))[experiment_id]
-            history = await self.history()
+            history = await self._latest_alerts()
             return replace(
                 material,
                 states={fingerprint: CriterionState.loads(state) for fingerprint, state in kept.items()},

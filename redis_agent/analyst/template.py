@@ -23,10 +23,8 @@ _EVENTS: Final = 10
 # A change by less than this share is none that is worth a word.
 _CHANGE: Final = 0.1
 
-_MET: Final = {">": "above", ">=": "at or above", "<": "below", "<=": "at or below", "==": "at", "!=": "away from"}
-_NOT_MET: Final = {
-    ">": "not above", ">=": "below", "<": "not below", "<=": "above", "==": "not at", "!=": "at",
-}  # fmt: skip
+_MET: Final = {">": "above", ">=": "at or above", "<": "below", "<=": "at or below"}
+_NOT_MET: Final = {">": "not above", ">=": "below", "<": "not below", "<=": "above"}
 # What a deviation is called, and whether the metric went up.
 _DEVIATIONS: Final = {"high": True, "shift_up": True, "low": False, "shift_down": False, "silence": False}
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from redis_agent.analyst.answers import CriterionTranslation
-from redis_agent.analyst.gemini import Gemini, NoAnswer
+from redis_agent.analyst.asking import Asker
+from redis_agent.analyst.question import NoAnswer
 from redis_agent.criteria import CriterionError, CriterionKind, parse
 
 # What a prompt tells whole. Half of a criterion is another criterion.
@@ -12,7 +13,7 @@ _MOST_CHARACTERS = 400
 
 
 async def translate(
-    gemini: Gemini, text: str, metrics: Sequence[str], kind: CriterionKind, *, deadline: float
+    gemini: Asker, text: str, metrics: Sequence[str], kind: CriterionKind, *, deadline: float
 ) -> str | None:
     """One criterion in our grammar.
 

@@ -50,7 +50,7 @@ def alerts(*, limit: int | None, experiment: str | None, as_json: bool, redis_ur
 
 async def read_alerts(session: "Session", limit: int | None, experiment: str | None) -> list[dict[str, Any]]:
     """The list that `--json` prints; what cannot be read beside the alerts is said on stderr, and costs only itself."""
-    from redis_agent.cli.status import Parts
+    from redis_agent.overview import Parts
     from redis_agent.store.inspection import Inspection
 
     inspection, parts = Inspection(session.client), Parts()

@@ -104,10 +104,11 @@ def _document(
 
 async def _read(session: "Session", experiment_id: str) -> "tuple[Experiment, dict[str, str]]":
     from redis_agent.catalogue import parse_definition
-    from redis_agent.experiments import Experiment
+    from redis_agent.experiments import Experiment, with_translations
     from redis_agent.store.aggregates import Aggregates
     from redis_agent.store.definitions import Definitions, is_experiment
     from redis_agent.store.inspection import Inspection
+    from redis_agent.store.translations import Translations
 
     if not is_experiment(experiment_id):
         raise click.ClickException(f"{experiment_id} is no experiment: it is something that an experiment has")
@@ -115,10 +116,13 @@ async def _read(session: "Session", experiment_id: str) -> "tuple[Experiment, di
     problem = await Inspection(session.client).aggregate_problem(experiment_id)
     if problem:
         raise click.ClickException(problem)
-    found = await Aggregates(session.client).read([experiment_id])
-    fields = found.get(experiment_id, {})
+    aggregates = await Aggregates(session.client).read([experiment_id])
+    fields = aggregates.get(experiment_id, {})
     experiment = parse_definition(experiment_id, definition)
     if isinstance(experiment, Experiment):
+        if session.settings.translate_criteria:
+            found = await Translations(session.client).of(list(experiment.untranslated))
+            experiment = with_translations(experiment, found)
         return experiment, fields
     if experiment:
         raise click.ClickException(f"the definition of {experiment_id} is no use: {experiment}")
@@ -189,13 +193,18 @@ def criteria_table(criteria: list[dict[str, Any]]) -> Table:
         table.add(
             verdict["kind"],
             verdict["criterion"],
-            "the same" if parsed == verdict["criterion"] else parsed or "-",
+            "the same" if parsed == verdict["criterion"] else _understood(verdict),
             _state(verdict),
             number(verdict["value"]),
             threshold or "-",
             verdict["reason"],
         )
     return table
+
+
+def _understood(verdict: dict[str, Any]) -> str:
+    parsed = verdict["parsed"] or "-"
+    return f"{parsed} (translated)" if verdict["translated"] else parsed
 
 
 def _state(verdict: dict[str, Any]) -> Cell:

@@ -30,7 +30,7 @@ from redis_agent.cli.options import Command
     default=0,
     envvar="REDIS_AGENT_HTTP_PORT",
     metavar="PORT",
-    help="Serve /metrics there; 0, the default, does not.",
+    help="Serve the status page and /metrics there; 0, the default, does not.",
 )
 def demo(*, speed: float, seconds: float | None, seed: int, plain: bool, http_port: int) -> None:
     """Watch it work: a private server, all roles, and four simulated experiments.

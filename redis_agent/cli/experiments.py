@@ -11,9 +11,8 @@ from redis_agent.cli.options import Command, Duration, json_option, limit_option
 from redis_agent.cli.output import Cell, Table, age, joined, number, print_json, say, shortened, show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from redis_agent.cli.session import Session
+    from redis_agent.overview import KnownExperiments
 
 _PAGE = 100
 _PEOPLE_SEE = 50
@@ -84,10 +83,11 @@ async def read_experiments(session: "Session", limit: int | None) -> dict[str, A
     last_events = await Aggregates(session.client).all()
     ids = list(last_events)[:limit]
     now = datetime.now(UTC)
+    experiments_known = _known(session)
     rows: list[dict[str, Any]] = []
     for first in range(0, len(ids), _PAGE):
         page = ids[first : first + _PAGE]
-        for experiment_id, known in (await _read(session, page, now)).items():
+        for experiment_id, known in (await experiments_known.read(page, now)).items():
             age_seconds = now.timestamp() - last_events[experiment_id] / 1000
             rows.append(
                 {
@@ -115,7 +115,7 @@ async def read_experiment(session: "Session", experiment_id: str) -> dict[str, A
     from redis_agent.store.aggregates import Aggregates
     from redis_agent.store.inspection import Inspection
 
-    known = (await _read(session, [experiment_id], datetime.now(UTC)))[experiment_id]
+    known = (await _known(session).read([experiment_id], datetime.now(UTC)))[experiment_id]
     problem = await Inspection(session.client).aggregate_problem(experiment_id)
     if problem:
         known["problems"].append(problem)
@@ -125,65 +125,17 @@ async def read_experiment(session: "Session", experiment_id: str) -> dict[str, A
     return known
 
 
-async def _read(session: "Session", ids: list[str], now: datetime) -> dict[str, dict[str, Any]]:
-    """Aggregate, definition and verdicts of each."""
-    from redis_agent.catalogue import parse_definition
-    from redis_agent.criteria import is_base_field
-    from redis_agent.experiments import Experiment, judge
-    from redis_agent.store.aggregates import Aggregates
-    from redis_agent.store.definitions import Definitions
+def _known(session: "Session") -> "KnownExperiments":
+    from redis_agent.overview import KnownExperiments
 
     settings = session.settings
-    aggregates = await Aggregates(session.client).read(ids)
-    definitions = await Definitions(session.client).read(ids)
-    mature = await session.mature(aggregates)
-    known: dict[str, dict[str, Any]] = {}
-    for experiment_id in ids:
-        fields = aggregates.get(experiment_id, {})
-        definition = definitions[experiment_id]
-        parsed = parse_definition(experiment_id, definition)
-        problems: list[str] = []
-        criteria: list[dict[str, Any]] = []
-        state, hypothesis = None, None
-        if isinstance(parsed, Experiment):
-            state, hypothesis = parsed.state, parsed.hypothesis
-            problems += parsed.problems
-            verdicts = judge(
-                parsed,
-                fields,
-                now=now,
-                alpha=settings.alert_alpha,
-                min_samples=settings.min_samples,
-                mature=mature.get(experiment_id),
-            )
-            criteria = [verdict.as_json() for verdict in verdicts]
-        elif parsed:
-            problems.append(parsed)
-        known[experiment_id] = {
-            "experiment_id": experiment_id,
-            "defined": definition.document is not None or definition.specs is not None,
-            "state": state,
-            "hypothesis": hypothesis,
-            "events_total": _whole(fields),
-            "rates": {name: _number(value) for name, value in sorted(fields.items()) if not is_base_field(name)},
-            "aggregate": fields,
-            "criteria": criteria,
-            "problems": problems,
-        }
-    return known
-
-
-def _whole(fields: "Mapping[str, str]") -> int:
-    text = fields.get("events_total", "0")
-    return int(text) if text.isdecimal() else 0
-
-
-def _number(text: str) -> float | str:
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return value if value - value == 0 else text  # NaN and infinities are no JSON
+    return KnownExperiments(
+        session.client,
+        maturity=session.maturity(),
+        alpha=settings.alert_alpha,
+        min_samples=settings.min_samples,
+        translate=settings.translate_criteria,
+    )
 
 
 def _show_list(document: dict[str, Any]) -> None:

@@ -38,8 +38,11 @@ class Session:
 
     async def mature(self, aggregates: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
         """The aggregates without the trials that are too young to count; empty where all count at once."""
-        maturity = Maturity(Windows(self.client), Clock(), self.settings.maturity_seconds)
-        return await maturity.fields(aggregates)
+        return await self.maturity().fields(aggregates)
+
+    def maturity(self) -> Maturity:
+        """Which counts are old enough."""
+        return Maturity(Windows(self.client), Clock(), self.settings.maturity_seconds)
 
     @asynccontextmanager
     async def analyst(self) -> "AsyncIterator[tuple[Reader, Analyst]]":
@@ -48,6 +51,7 @@ class Session:
         from redis_agent.analyst.analyst import Analyst
         from redis_agent.catalogue import Catalogue
         from redis_agent.store.definitions import Definitions
+        from redis_agent.store.translations import Translations
         from redis_agent.telemetry import Telemetry
 
         log.configure(level="error", form=self.settings.log_format)
@@ -56,6 +60,7 @@ class Session:
             definitions=Definitions(self.client),
             telemetry=telemetry,
             ttl_seconds=self.settings.definitions_ttl_seconds,
+            translations=Translations(self.client) if self.settings.translate_criteria else None,
         )
         asker = app.asker_of(self.settings, self.client, telemetry)
         reader = app.reader_of(self.settings, self.client, catalogue=catalogue, clock=clock)

@@ -1,7 +1,6 @@
 """`redis-agent status`: the state of everything on one page."""
 
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,11 +8,7 @@ from redis_agent.cli.options import Command, json_option, redis_url_option
 from redis_agent.cli.output import Cell, age, counted, print_json, say
 
 if TYPE_CHECKING:
-    from redis.exceptions import ResponseError
-
     from redis_agent.cli.session import Session
-
-_T = TypeVar("_T")
 
 
 @click.command(cls=Command)
@@ -31,131 +26,18 @@ def status(*, as_json: bool, redis_url: str | None) -> None:
     """
     from redis_agent.cli.session import with_redis
 
-    document = with_redis(redis_url, read_status)
+    document = with_redis(redis_url, read)
     if as_json:
         print_json(document)
     else:
         _show(document)
 
 
-class Parts:
-    """Reads one part after the other; a part that the server refuses costs only itself.
+async def read(session: "Session") -> dict[str, Any]:
+    """The document that `--json` prints."""
+    from redis_agent.overview import read_status
 
-    Attributes:
-        problems: name of a part -> what the server said.
-    """
-
-    def __init__(self) -> None:
-        self.problems: dict[str, str] = {}
-        self._read = 0
-        self._refused: ResponseError | None = None
-
-    async def read(self, name: str, reading: Awaitable[_T]) -> _T | None:
-        """The part; None where the server refuses it."""
-        from redis.exceptions import ResponseError
-
-        try:
-            found = await reading
-        except ResponseError as error:
-            self.problems[name] = " ".join(str(error).split())[:200]
-            self._refused = error
-            return None
-        self._read += 1
-        return found
-
-    def check(self) -> None:
-        """Refuse to show a page on which nothing could be read.
-
-        Raises:
-            ResponseError: as the server said it last.
-        """
-        if self._refused is not None and not self._read:
-            raise self._refused
-
-
-async def read_status(session: "Session") -> dict[str, Any]:
-    """The document that `--json` prints; what could not be read is null, and `problems` says why."""
-    from redis_agent.store import keys
-    from redis_agent.store.dead_letters import DeadLetters
-    from redis_agent.store.inspection import Inspection
-
-    inspection, parts = Inspection(session.client), Parts()
-    now_ms = await inspection.now_ms()
-    info = await parts.read("redis", inspection.server())
-    group = await parts.read("stream", inspection.group())
-    dead_letters = await parts.read("dead letters", DeadLetters(session.client).total())
-    leaders = {
-        role: await parts.read(role, inspection.leader(lease))
-        for role, lease in (
-            ("bridge", keys.LEASE_BRIDGE),
-            ("scheduler", keys.LEASE_SCHEDULER),
-            ("dispatcher", keys.LEASE_DISPATCHER),
-        )
-    }
-    replicas = await parts.read("replicas", inspection.replicas(now_ms))
-    in_step = await parts.read("in step", inspection.bridges_in_step(now_ms))
-    bridge = await parts.read("gaps", inspection.bridge())
-    experiments = await parts.read("experiments", inspection.experiment_count())
-    alerts = await parts.read("alerts", inspection.alert_counts())
-    undelivered = await parts.read("undelivered", inspection.undelivered())
-    parts.check()
-    return {
-        "redis": {"url": session.settings.address_shown, **_server_facts(info or {})},
-        "stream": {
-            "length": group and group.length,
-            "group_exists": group and group.exists,
-            "lag": group and group.lag,
-            "pending": group and group.pending,
-            "oldest_pending_seconds": group.oldest_pending_ms(now_ms) / 1000 if group and group.pending else None,
-            "oldest_unread_seconds": group.oldest_unread_ms(now_ms) / 1000 if group and group.oldest_unread else None,
-            "dead_letters": dead_letters,
-        },
-        "bridge": {
-            "leader": leaders["bridge"],
-            "replicas": None if replicas is None else [r.name for r in replicas if "bridge" in r.roles],
-            "in_step": None if in_step is None else len(in_step),
-            "gaps": bridge and bridge.gaps,
-            "gap_seconds": bridge and bridge.gap_ms / 1000,
-            "given_up": bridge and bridge.given_up,
-            "written": bridge and bridge.written,
-        },
-        "scheduler": {"leader": leaders["scheduler"]},
-        "dispatcher": {"leader": leaders["dispatcher"]},
-        "replicas": None
-        if replicas is None
-        else [
-            {
-                "name": r.name,
-                "roles": r.roles,
-                **({"in_step": in_step is not None and r.name in in_step} if "bridge" in r.roles else {}),
-            }
-            for r in replicas
-        ],
-        "experiments": experiments,
-        "alerts": {
-            "total": alerts and alerts.total,
-            "delivered": None
-            if alerts is None or undelivered is None
-            else max(0, alerts.total - alerts.waiting - undelivered),
-            "waiting": alerts and alerts.waiting,
-            "undelivered": undelivered,
-        },
-        "problems": parts.problems,
-    }
-
-
-def _server_facts(info: dict[str, Any]) -> dict[str, Any]:
-    name = str(info.get("server_name", "redis"))
-    return {
-        "name": name,
-        "version": str(info.get(f"{name}_version", info.get("redis_version", "?"))),
-        "role": info.get("role"),
-        "used_memory_human": info.get("used_memory_human"),
-        "maxmemory_human": info.get("maxmemory_human"),
-        "uptime_seconds": info.get("uptime_in_seconds"),
-        "connected_clients": info.get("connected_clients"),
-        "aof_enabled": bool(info["aof_enabled"]) if "aof_enabled" in info else None,
-    }
+    return await read_status(session.client, session.settings.address_shown)
 
 
 def _show(document: dict[str, Any]) -> None:

@@ -44,10 +44,10 @@ class DeadLetters:
                 yield _buried(row)
             first = "(" + text(rows[-1][0])
 
-    async def newest(self) -> AsyncIterator[BuriedEvent]:
-        """All of them, newest first."""
+    async def newest(self, *, page: int = _PAGE) -> AsyncIterator[BuriedEvent]:
+        """All of them, newest first; so many are held at once."""
         last = "+"
-        while rows := await self._client.xrevrange(keys.DEAD_LETTERS, max=last, count=_PAGE):
+        while rows := await self._client.xrevrange(keys.DEAD_LETTERS, max=last, count=page):
             for row in rows:
                 yield _buried(row)
             last = "(" + text(rows[-1][0])

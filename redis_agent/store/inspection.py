@@ -3,6 +3,7 @@
 Nothing is changed from here, and nothing of it belongs to the way of an event.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -185,25 +186,46 @@ class Inspection:
             given_up: see `given_up`; None when that cannot be read.
         """
         group = await self.outbox()
-        delivered_to = stream_id(group.last_delivered)
         last = LAST_ID
         while True:
             rows = await self._client.xrevrange(keys.OUTBOX, max=last, count=_PAGE)
             if not rows:
                 return
-            ids = [text(row[0]) for row in rows]
-            waiting: set[str] = set()
-            if group.pending:
-                held = await self._client.xpending_range(
-                    keys.OUTBOX, keys.DISPATCHER_GROUP, min=ids[-1], max=ids[0], count=len(ids)
-                )
-                waiting = {text(row["message_id"]) for row in held}
-            analyses = await KeptAnalyses(self._client).of(ids)
-            for entry_id, (_, fields) in zip(ids, rows, strict=True):
-                done = stream_id(entry_id) <= delivered_to and entry_id not in waiting
-                received = None if done and given_up is None else done and entry_id not in (given_up or ())
-                yield OutboxAlert(entry_id, text(fields.get(b"data", b"")), received, analyses.get(entry_id, ""))
-            last = "(" + ids[-1]
+            for alert in await self._received(group, rows, given_up):
+                yield alert
+            last = "(" + text(rows[-1][0])
+
+    async def recent_alerts(self, count: int) -> list[OutboxAlert]:
+        """The newest alerts of the history, the very newest first; what it costs depends on the count alone."""
+        group = await self.outbox()
+        rows = await self._client.xrevrange(keys.OUTBOX, count=count)
+        if not rows:
+            return []
+        ids = [text(row[0]) for row in rows]
+        given_up: set[str] | None = None
+        with contextlib.suppress(ResponseError):
+            flags = await self._client.smismember(keys.UNDELIVERED, ids)
+            given_up = {entry_id for entry_id, flag in zip(ids, flags, strict=True) if flag}
+        return await self._received(group, rows, given_up)
+
+    async def _received(self, group: Flow, rows: list[Any], given_up: set[str] | None) -> list[OutboxAlert]:
+        """Entries of the outbox, newest first, each with whether somebody received it."""
+        ids = [text(row[0]) for row in rows]
+        waiting: set[str] = set()
+        if group.pending:
+            held = await self._client.xpending_range(
+                keys.OUTBOX, keys.DISPATCHER_GROUP, min=ids[-1], max=ids[0], count=len(ids)
+            )
+            waiting = {text(row["message_id"]) for row in held}
+        analyses = await KeptAnalyses(self._client).of(ids)
+        delivered_to = stream_id(group.last_delivered)
+        alerts = []
+        for entry_id, (_, fields) in zip(ids, rows, strict=True):
+            done = stream_id(entry_id) <= delivered_to and entry_id not in waiting
+            received = None if done and given_up is None else done and entry_id not in (given_up or ())
+            data = text(fields.get(b"data", b""))
+            alerts.append(OutboxAlert(entry_id, data, received, analyses.get(entry_id, "")))
+        return alerts
 
     async def newest_alerts(self, count: int, *, since_ms: int = 0) -> list[tuple[str, str]]:
         """Entry id and JSON of the newest alerts, newest first, not older than that."""

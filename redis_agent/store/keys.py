@@ -129,6 +129,11 @@ def llm_answer(fingerprint: str) -> str:
     return "redis_agent:llm:answer:" + fingerprint
 
 
+def translation(key: str) -> str:
+    """STRING with a TTL: JSON of what a model has made of a criterion: `text`, and `criterion` ("" for nothing)."""
+    return "redis_agent:translation:" + key
+
+
 # What the shared keys hold when nobody else has written to them, as TYPE says it.
 SHARED_TYPES = {
     STREAM: "stream",

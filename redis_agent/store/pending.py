@@ -6,7 +6,7 @@ Nothing here can make an entry count twice or not at all: whatever is done to an
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.asyncio import Redis
@@ -79,6 +79,10 @@ class PendingEntries:
                 yield entry
             first = "(" + text(rows[-1]["message_id"])
 
+    async def oldest(self, count: int) -> list[PendingEntry]:
+        """The oldest that are pending, without their data: what it costs depends on the count alone."""
+        return [_entry(row) for row in await self._range("-", "+", count)]
+
     async def named(self, ids: Sequence[str]) -> dict[str, PendingEntry]:
         """Those of these entries that are pending."""
         found = {}
@@ -113,19 +117,11 @@ class PendingEntries:
                 pipe.xrange(keys.STREAM, entry_id, entry_id)
             replies = await pipe.execute()
         entries = []
-        for entry_id, row, reply in zip(ids, rows, replies, strict=True):
+        for row, reply in zip(rows, replies, strict=True):
             fields = reply[0][1] if reply else {}
-            entries.append(
-                PendingEntry(
-                    id=entry_id,
-                    consumer=text(row["consumer"]),
-                    idle_ms=int(row["time_since_delivered"]),
-                    deliveries=int(row["times_delivered"]),
-                    data=fields.get(b"data"),
-                    at_ms=received_ms(fields.get(b"at"), entry_id),
-                    deleted=not reply,
-                )
-            )
+            entry = _entry(row)
+            at_ms = received_ms(fields.get(b"at"), entry.id)
+            entries.append(replace(entry, data=fields.get(b"data"), at_ms=at_ms, deleted=not reply))
         return entries
 
     async def release(self, ids: Sequence[str], *, idle_ms: int = 0) -> list[str]:
@@ -203,3 +199,13 @@ class PendingEntries:
         with contextlib.suppress(ResponseError):
             await self._client.hincrby(keys.SCHEDULER, "buried", 1)
         return True
+
+
+def _entry(row: Any) -> PendingEntry:
+    """A row of XPENDING; without what only the stream knows."""
+    return PendingEntry(
+        id=text(row["message_id"]),
+        consumer=text(row["consumer"]),
+        idle_ms=int(row["time_since_delivered"]),
+        deliveries=int(row["times_delivered"]),
+    )

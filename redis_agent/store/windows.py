@@ -18,6 +18,25 @@ class Windows:
     def __init__(self, client: Redis) -> None:
         self._client = client
 
+    async def some(self, wanted: Sequence[tuple[str, Window, Sequence[str]]]) -> list[WindowSums]:
+        """Parts of windows, for each (experiment, window, fields of its hash); what they cost depends on the fields."""
+        found = []
+        for first in range(0, len(wanted), _PAGE):
+            page = wanted[first : first + _PAGE]
+            async with self._client.pipeline(transaction=False) as pipe:
+                for experiment_id, window, fields in page:
+                    pipe.hmget(keys.window(experiment_id, window.kind, window.start_s), list(fields))
+                replies = await pipe.execute(raise_on_error=False)
+            for (_, _, fields), reply in zip(page, replies, strict=True):
+                sums = WindowSums()
+                if isinstance(reply, Exception):
+                    if not is_wrong_type(reply):
+                        raise reply
+                else:
+                    sums.add({f.encode(): value for f, value in zip(fields, reply, strict=True) if value is not None})
+                found.append(sums)
+        return found
+
     async def sums(self, wanted: Sequence[tuple[str, Iterable[Window]]]) -> list[WindowSums]:
         """What some windows of an experiment add up to, for each (experiment, its windows)."""
         flat = [(n, experiment_id, window) for n, (experiment_id, windows) in enumerate(wanted) for window in windows]

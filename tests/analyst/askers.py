@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from redis_agent import app
 from redis_agent.alerts import AlertType
-from redis_agent.analyst.answers import AlertAnalysis, SummaryAnalysis
+from redis_agent.analyst.answers import AlertAnalysis, CriterionTranslation, SummaryAnalysis
 from redis_agent.analyst.asking import Answer, NoAnswer
 from redis_agent.clock import Clock
 from redis_agent.config import Settings
@@ -32,6 +32,7 @@ class Fake:
     def __init__(self, seconds: float = 0.0, *, reason: str = "", error: Exception | None = None) -> None:
         self.asked: list[Mapping[str, Any]] = []
         self.at_once = self.most_at_once = 0
+        self.translation = ""
         self._seconds, self._reason, self._error = seconds, reason, error
 
     @property
@@ -57,7 +58,9 @@ class Fake:
             raise self._error
         if self._reason:
             return NoAnswer(self._reason)
-        return Answer(ANALYSIS if schema is AlertAnalysis else SUMMARY, "fake", 1, 1, cached=False)
+        values: dict[type[BaseModel], BaseModel] = {AlertAnalysis: ANALYSIS, SummaryAnalysis: SUMMARY}
+        values[CriterionTranslation] = CriterionTranslation(criterion=self.translation)
+        return Answer(values[schema], "fake", 1, 1, cached=False)
 
     async def aclose(self) -> None:
         return

@@ -11,6 +11,7 @@ import pytest
 
 from redis_agent.analyst.prompting import MOST_BYTES, Prompt, PromptName, build, instruction
 from redis_agent.analyst.redaction import HIDDEN, Redactor
+from redis_agent.criteria import parse
 
 SECRET = "s3cret-passw0rd/with+signs"
 
@@ -137,6 +138,25 @@ def test_plain_words_and_names_are_no_secrets(text: str) -> None:
 @pytest.mark.parametrize("key", ["sk_live_" + "a1" * 12, "sk-" + "A1b2" * 8, "ghp_" + "x9" * 18, "AKIA" + "Z9" * 8])
 def test_keys_of_others_are_secrets_too(key: str) -> None:
     assert Redactor()(f"with {key} in it") == f"with {HIDDEN} in it"
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        "response_rate >= 8%",
+        "emails_sent > 100",
+        "bounce_rate < 0.05",
+        "replies / emails_sent >= 10%",
+        "replies >= 5 and bounce_rate < 2%",
+        "account_restricted: true",
+        "response_rate < 5% after 100 sends",
+        "meetings >= 3 within 2 weeks",
+        "replies < 1 at end",
+    ],
+)
+def test_examples_that_the_model_is_given_are_of_our_grammar(example: str) -> None:
+    assert example in instruction("translate")
+    assert parse(example).names
 
 
 def test_instructions_are_ours_and_short() -> None:

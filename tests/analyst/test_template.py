@@ -109,6 +109,12 @@ def test_trend_is_told_where_both_spans_have_enough(
     assert words or "hours" not in found.insight
 
 
+def test_flag_is_told_by_its_reason() -> None:
+    alert = told("account_restricted: true", "account_restricted")
+    found = of({"account_restricted": 1}, failure=["account_restricted: true"], alert=alert)
+    assert found.insight == "account_restricted is true."
+
+
 def test_what_was_told_and_is_not_met_any_more_is_said() -> None:
     found = of({"email_sent": 400, "bounce": 8}, failure=[BOUNCES], alert=told(BOUNCES, "bounce_rate"))
     assert found.status == "at_risk"

@@ -146,6 +146,16 @@ async def test_answers_out_of_order_leave_the_alerts_in_order(client: Redis, red
     assert [a["type"] for a in heard.alerts if "analysis" not in a] == ["error"] * 10
 
 
+async def test_facts_are_never_older_than_the_alert(client: Redis, redis_url: str) -> None:
+    asker = Fake()
+    async with listener(client) as heard, role("dispatcher", redis_url, asker):
+        for n in range(1, 11):
+            await client.hset("metrics_aggregated:exp", mapping={"events_total": n})
+            await raise_(client, alert(2 * n), alert(2 * n + 1))
+            await heard.count(2 * n)
+    assert [facts["experiment"]["events"] for facts in asker.asked] == [n for n in range(1, 11) for _ in range(2)]
+
+
 async def test_while_nobody_listens_an_alert_is_analysed_once_whoever_leads(client: Redis, redis_url: str) -> None:
     first, second = Fake(), Fake()
     async with role("dispatcher", redis_url, first):
