@@ -23,7 +23,7 @@ NOT_SENT = {
     "dead_letter_replay": "a command: tests/store/test_scripts.py",
     "replay_snapshot": "a command that only reads",
     "llm_admit": "there is no key here; a call that was admitted and not made is one less in its minute, no more",
-    "llm_settle": "there is no key here; an outcome that counts twice opens a circuit sooner, or adds tokens to a count",
+    "llm_settle": "there is no key here; an outcome counted twice opens a circuit sooner, or adds tokens to a count",
 }
 MINUTES = float(os.environ.get("MINUTES") or 2)
 
