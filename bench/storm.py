@@ -19,9 +19,9 @@ from redis_agent.store.address import Address
 from redis_agent.store.client import connect
 from tests.analyst.askers import alert, raise_
 from tests.gemini_stub import KEY, answer, running
+from tests.integration.flow import ORCHESTRATOR
 from tests.processes import Agents
 
-_CHANNEL = "fullsend:to_orchestrator"
 _PATIENCE_SECONDS = 60.0
 _WORDS = {"status": "failing", "key_metric": "bounce_rate", "insight": "It bounces at 24 %.", "action": "none"}
 
@@ -44,7 +44,7 @@ async def _storm(url: str, directory: Path, alerts: int, seconds: float) -> None
     sources: dict[str, int] = {}
     async with running() as stub, client.pubsub(ignore_subscribe_messages=True) as listener:
         stub.standing = answer(_WORDS)
-        await listener.subscribe(_CHANNEL)
+        await listener.subscribe(ORCHESTRATOR)
         agent = agents.start("dispatcher", GOOGLE_API_KEY=KEY, GOOGLE_GEMINI_BASE_URL=stub.url)
         try:
             await agent.ready()

@@ -9,10 +9,9 @@ from typing import Final
 
 from redis_agent.clock import Clock
 from redis_agent.store.windows import Windows
-from redis_agent.windows import WindowSums, younger_than
+from redis_agent.windows import MINUTE_MS, WindowSums, younger_than
 
-# What was counted serves for the rest of its minute: nothing that came since is old enough anyway.
-_MINUTE_MS: Final = 60_000
+# Experiments that are remembered; beyond it they are counted anew.
 _MEMORY: Final = 10_000
 _COUNT: Final = "_count"
 
@@ -61,8 +60,9 @@ class Maturity:
         if not self._seconds:
             return {}
         now_ms = self._clock.now_ms()
-        if now_ms // _MINUTE_MS != self._minute or len(self._known) > _MEMORY:
-            self._minute = now_ms // _MINUTE_MS
+        # What was counted serves for the rest of its minute: nothing that came since is old enough anyway.
+        if now_ms // MINUTE_MS != self._minute or len(self._known) > _MEMORY:
+            self._minute = now_ms // MINUTE_MS
             self._known.clear()
         missing = [experiment_id for experiment_id in experiments if experiment_id not in self._known]
         windows = younger_than(self._seconds, now_ms // 1000)
