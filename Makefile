@@ -48,8 +48,8 @@ $(READY): requirements/dev.txt pyproject.toml
 run: $(READY) ## the demo: a private server, all roles, four experiments, live
 	@$(BIN)/redis-agent demo $(ARGS)
 
-test: $(READY) ## every test but the long fault runs
-	@$(BIN)/python -m pytest -m "not fault" $(ARGS)
+test: $(READY) ## every test but the long fault runs; side by side, ARGS="-n 0" one after the other
+	@$(BIN)/python -m pytest -m "not fault" -n auto --dist worksteal $(ARGS)
 
 lint: $(READY) ## style, layers, and that generated pages are up to date
 	@$(BIN)/ruff check .
