@@ -204,7 +204,7 @@ class ExperimentChange(Sums):
             "first": iso_from_ms(self.first_ms),
             "last": iso_from_ms(self.last_ms),
             "last_ms": self.last_ms,
-            "counters": [[name, str(count)] for name, count in self.counters.items()],
+            "counters": [part for name, count in self.counters.items() for part in (f"{name}_count", str(count))],
             "gauges": [
                 [
                     name,
@@ -225,7 +225,7 @@ class ExperimentChange(Sums):
         gauges = {name: n for n, name in enumerate(self.gauges, 1)}
         return [
             str(sums.events),
-            [[counters[name], str(count)] for name, count in sums.counters.items()],
+            [part for name, count in sums.counters.items() for part in (counters[name], str(count))],
             [
                 [gauges[name], units_text(g.units), str(g.samples), number_text(g.low), number_text(g.high)]
                 for name, g in sums.gauges.items()
