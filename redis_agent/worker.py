@@ -15,6 +15,7 @@ process dies:
 """
 
 import asyncio
+import time
 from collections import Counter
 
 from redis.exceptions import RedisError
@@ -195,8 +196,10 @@ class Worker:
         refused: dict[str, Conflict] = {}
         while folded.entries:
             try:
+                began = time.perf_counter()
                 with self._telemetry.batch_seconds.time():
                     outcome = await self._stream.apply(folded.batch)
+                self._holding.applied(len(folded.entries), time.perf_counter() - began)
             except (RedisError, OSError) as error:
                 if folded.alone:
                     folded.alone = False
