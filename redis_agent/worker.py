@@ -90,6 +90,7 @@ class Worker:
         self._confirming = Confirming(
             durability=durability, telemetry=telemetry, tell=self._applied, most_bytes=2 * batch_bytes
         )
+        self._durability = durability
         self._judge = judge
         self._telemetry = telemetry
         self._liveness = liveness
@@ -196,6 +197,7 @@ class Worker:
         refused: dict[str, Conflict] = {}
         while folded.entries:
             try:
+                self._ask(folded.batch)
                 began = time.perf_counter()
                 with self._telemetry.batch_seconds.time():
                     outcome = await self._stream.apply(folded.batch)
@@ -226,6 +228,14 @@ class Worker:
             else:
                 refused[outcome.experiment_id] = outcome
             folded = self._folding.fold(entries, refused)
+
+    def _ask(self, batch: Batch) -> None:
+        """Ask for the aggregates that are judged as soon as they come.
+
+        Where batches are to be durable first, for all: one that is read later may hold what is not durable yet.
+        """
+        for update in batch.updates:
+            update.asked = self._durability.waits or self._judge.wants(update.experiment_id)
 
     async def _apart(
         self,
@@ -283,9 +293,10 @@ class Worker:
             self._say_refused(outcome.refused)
         if outcome.unwritten:
             self._say_unwritten(outcome.unwritten)
-        if outcome.aggregates:
+        if folded.batch.updates:
             newest = max(entry.at_ms for entry in folded.entries)
-            self._judge.submit(outcome.aggregates, newest)
+            touched = (update.experiment_id for update in folded.batch.updates)
+            self._judge.submit({i: outcome.aggregates.get(i) for i in touched}, newest)
 
     def _say_dead(self, folded: Folded) -> None:
         """Say dead letters with one example, at most once a minute for each reason."""
