@@ -116,7 +116,7 @@ class Bench:
             save(self.run)
 
     def _main(self) -> None:
-        loops = [*map(_whole, ("api", "bare", "by_hand", "worker", "no_windows"))]
+        loops = [*map(_whole, ("api", "api_large", "bare", "bare_large", "by_hand", "worker", "no_windows"))]
         loops += [Loop("naive", _SLOW), Loop("naive_full", _SLOW)]
         if self._extent.peers:
             loops += harness.peers()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+from bench.peers.work import BATCH as LARGE_BATCH
 from bench.peers.work import fold_many
 from bench.stopwatch import Stopwatch, wait_for_go
 from bench.workload import gauge_of
@@ -31,7 +32,7 @@ _WATCH_SECONDS = 0.005
 _LIMIT_SECONDS = 120.0
 
 
-async def bare(url: str, events: int) -> dict[str, float]:
+async def bare(url: str, events: int, batch: int) -> dict[str, float]:
     """The floor: read and ack, and nothing else; with the agent's own client and its raw replies."""
     client = connect(Address(url), name="bench")
     await client.ping()
@@ -40,7 +41,7 @@ async def bare(url: str, events: int) -> dict[str, float]:
     async with Stopwatch(client) as watch:
         while done < events:
             reply = await client.execute_command(
-                "XREADGROUP", "GROUP", keys.GROUP, CONSUMER, "COUNT", BATCH, "STREAMS", keys.STREAM, ">"
+                "XREADGROUP", "GROUP", keys.GROUP, CONSUMER, "COUNT", batch, "STREAMS", keys.STREAM, ">"
             )
             ids = [row[0] for row in reply[0][1]]
             done += await client.execute_command("XACK", keys.STREAM, keys.GROUP, *ids)
@@ -48,7 +49,7 @@ async def bare(url: str, events: int) -> dict[str, float]:
     return watch.figures
 
 
-async def api(url: str, events: int) -> dict[str, float]:
+async def api(url: str, events: int, batch: int) -> dict[str, float]:
     """The same as one writes it with redis-py's own methods: its replies are shaped by redis-py."""
     client: Redis = Redis.from_url(url, protocol=2)
     await client.ping()
@@ -56,7 +57,7 @@ async def api(url: str, events: int) -> dict[str, float]:
     done = 0
     async with Stopwatch(client) as watch:
         while done < events:
-            reply = await client.xreadgroup(keys.GROUP, CONSUMER, {keys.STREAM: ">"}, count=BATCH)
+            reply = await client.xreadgroup(keys.GROUP, CONSUMER, {keys.STREAM: ">"}, count=batch)
             done += await client.xack(keys.STREAM, keys.GROUP, *[entry_id for entry_id, _ in reply[0][1]])
     await client.aclose()
     return watch.figures
@@ -70,7 +71,7 @@ async def by_hand(url: str, events: int) -> dict[str, float]:
     done = 0
     async with Stopwatch(client) as watch:
         while done < events:
-            reply = await client.xreadgroup(keys.GROUP, CONSUMER, {keys.STREAM: ">"}, count=BATCH)
+            reply = await client.xreadgroup(keys.GROUP, CONSUMER, {keys.STREAM: ">"}, count=LARGE_BATCH)
             entries = reply[0][1]
             await fold_many(client, ((fields[b"data"], json.loads(fields[b"data"])) for _, fields in entries))
             done += await client.xack(keys.STREAM, keys.GROUP, *[entry_id for entry_id, _ in entries])
@@ -173,8 +174,10 @@ async def _write(client: Redis, data: bytes, *, at_ms: int, same_fields: bool) -
 def main() -> None:
     kind, url, events = sys.argv[1], sys.argv[2], int(sys.argv[3])
     loops: dict[str, Callable[[], Awaitable[dict[str, float]]]] = {
-        "bare": lambda: bare(url, events),
-        "api": lambda: api(url, events),
+        "bare": lambda: bare(url, events, BATCH),
+        "bare_large": lambda: bare(url, events, LARGE_BATCH),
+        "api": lambda: api(url, events, BATCH),
+        "api_large": lambda: api(url, events, LARGE_BATCH),
         "by_hand": lambda: by_hand(url, events),
         "worker": lambda: worker(url, events),
         "no_windows": lambda: worker(url, events, window_minutes_ttl_seconds=0, window_hours_ttl_seconds=0),

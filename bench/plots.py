@@ -15,7 +15,7 @@ from bench.report import GROWTH, LOOPS, WAYS
 from bench.run import Run
 
 OURS, FLOOR, PEER = "#22384d", "#7f8c8d", "#bcd4e6"
-_NOT_PEERS = ("api", "bare", "by_hand", "naive", "naive_full")
+_NOT_PEERS = ("api", "api_large", "bare", "bare_large", "by_hand", "naive", "naive_full")
 _AXES = {"experiments": "experiments", "criteria": "criteria an experiment", "backlog": "backlog", "bytes": "bytes"}
 
 

@@ -13,13 +13,15 @@ from bench.run import Compared, Run
 
 LOOPS = {
     "api": "bare loop (redis-py)",
+    "api_large": "bare loop, 2,000 at once",
     "bare": "bare loop, raw replies",
+    "bare_large": "bare loop, raw replies, 2,000 at once",
     "by_hand": "redis-py, the same sums by hand",
     "worker": "redis-agent worker",
     "no_windows": "the same without windows",
     "naive": "a round trip per write, fewest",
     "naive_full": "a round trip per write, same fields",
-    "faststream_batch": "FastStream, batches of 500",
+    "faststream_batch": "FastStream, batches",
     "faststream_folded": "FastStream, batches summed by hand",
     "faststream_single": "FastStream, one at a time",
     "taskiq": "taskiq-redis, a task an event",

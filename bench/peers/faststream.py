@@ -15,7 +15,7 @@ from faststream.redis import RedisBroker, StreamSub
 from faststream.redis.annotations import Redis, RedisStreamMessage
 from redis.asyncio import Redis as Client
 
-from bench.peers.work import FOLD_ONE, Work, fold_many, fold_one, texts
+from bench.peers.work import BATCH, FOLD_ONE, Work, fold_many, fold_one, texts
 
 _STREAM = "bench:faststream"
 _FILL = 1_000
@@ -26,7 +26,7 @@ async def main(mode: str, url: str, count: int) -> None:
     logging.getLogger("faststream").setLevel(logging.ERROR)
     broker = RedisBroker(url, logger=None)
     work = Work(count)
-    stream = {"group": "bench", "consumer": "bench", "max_records": 500}
+    stream = {"group": "bench", "consumer": "bench", "max_records": BATCH}
 
     if mode == "single":
 

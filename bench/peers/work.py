@@ -21,6 +21,8 @@ from redis_agent.clock import iso_from_ms
 from redis_agent.store import keys
 
 MAX_RAW = 10_000
+# Of those that fold a whole batch: as many as the worker reads at most with a backlog.
+BATCH = 2_000
 # A peer that has not done everything after so long has lost some, or is stuck.
 LIMIT_SECONDS = 60.0
 
@@ -93,7 +95,7 @@ async def fold_many(client: Redis, batch: Iterable[tuple[str | bytes, dict[str, 
         for experiment, sums in experiments.items():
             for name in sums.gauges:
                 pipe.hmget(keys.aggregate(experiment), f"{name}_min", f"{name}_max")
-        bounds = iter(await pipe.execute() if pipe else ())
+        bounds = iter(await pipe.execute())
     at = _now()
     async with client.pipeline(transaction=True) as pipe:
         for experiment, sums in experiments.items():
