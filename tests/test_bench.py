@@ -15,6 +15,7 @@ from bench.latency import Latency
 from bench.peers.work import FOLD_ONE, fold_many, fold_one
 from bench.pubsub import Step
 from bench.rates import Loop, Rate
+from bench.report import as_markdown
 from bench.run import Compared, Run
 from bench.workload import Workload, events
 from redis_agent.store import keys
@@ -138,3 +139,9 @@ def test_tables_are_put_between_the_marks_alone() -> None:
     assert page.replaced(text, "new") == f"before\n{page.BEGIN}\n\nnew\n\n{page.END}\nafter\n"
     with pytest.raises(ValueError, match="lacks"):
         page.replaced("before\nafter\n", "new")
+
+
+def test_the_published_tables_are_those_of_the_published_run() -> None:
+    published = Run.from_json(json.loads((page.DOCS / "benchmarks.json").read_text("utf-8")))
+
+    assert as_markdown(published) in (page.DOCS / "benchmarks.md").read_text("utf-8")
