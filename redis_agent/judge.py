@@ -28,6 +28,7 @@ from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.telling import Finding, Teller
+from redis_agent.tracing import OFF, Span, Step, Tracing
 
 _T = TypeVar("_T")
 
@@ -49,11 +50,13 @@ class Item:
         experiment_id: which.
         fields: its aggregate hash.
         at_ms: receipt of the newest event that led here; 0 when time alone did.
+        trace: the context of the newest traced one among those events, if any.
     """
 
     experiment_id: str
     fields: dict[str, str]
     at_ms: int = 0
+    trace: str = ""
 
 
 @dataclass(slots=True)
@@ -100,9 +103,11 @@ class Judge:
         clock: Clock,
         rules: Rules,
         maturity: Maturity,
+        tracing: Tracing = OFF,
     ) -> None:
         self._catalogue = catalogue
         self._maturity = maturity
+        self._tracing = tracing
         self._aggregates = aggregates
         self._teller = teller
         self._telemetry = telemetry
@@ -116,13 +121,20 @@ class Judge:
 
     # After every batch -------------------------------------------------------------------------------------
 
-    def submit(self, aggregates: Mapping[str, dict[str, str]], at_ms: int) -> None:
-        """Have these experiments judged soon; newer aggregates replace older ones not judged yet."""
+    def submit(self, aggregates: Mapping[str, dict[str, str]], at_ms: int, traces: Mapping[str, str]) -> None:
+        """Have these experiments judged soon; newer aggregates replace older ones not judged yet.
+
+        Args:
+            aggregates: by experiment.
+            at_ms: receipt of the newest event among theirs.
+            traces: the context of an event of these experiments, of those that have one that is traced.
+        """
         for experiment_id, fields in aggregates.items():
             waiting = self._mailbox.get(experiment_id)
+            trace = traces.get(experiment_id) or (waiting.trace if waiting is not None else "")
             # Never an older aggregate over a newer one, in whatever order they come.
             if waiting is None or events_total(fields) >= events_total(waiting.fields):
-                self._mailbox[experiment_id] = Item(experiment_id, fields, at_ms)
+                self._mailbox[experiment_id] = Item(experiment_id, fields, at_ms, trace)
         self._posted.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -175,12 +187,14 @@ class Judge:
         updates: list[DerivedUpdate] = []
         findings: list[Finding] = []
         judgements: list[Judgement] = []
+        spans: list[Span] = []
         for n, item in enumerate(items):
             if n % _SLICE == 0:
                 await asyncio.sleep(0)
             experiment = found.get(item.experiment_id)
             if experiment is None:
                 continue
+            span = self._tracing.begin(Step.JUDGE, item.trace, experiment_id=experiment.id)
             try:
                 update = derived_update(experiment, item.fields, self._rules.max_fields)
                 verdicts = (
@@ -188,7 +202,7 @@ class Judge:
                     if final or not experiment.finished
                     else []
                 )
-                finding = _finding(item, experiment, verdicts)
+                finding = _finding(item, experiment, verdicts, span.context)
             except Exception:  # noqa: BLE001 - one experiment must not stop the others
                 self._once(item.experiment_id, "judging_failed", exc_info=True)
                 continue
@@ -197,10 +211,13 @@ class Judge:
             if verdicts:
                 findings.append(finding)
             judgements.append(Judgement(experiment, verdicts, self._timed(experiment, verdicts)))
+            spans.append(span)
         if updates:
             await self._each(self._aggregates.write_derived, updates, lambda update: update.experiment_id)
         if findings:
             await self._each(self._teller.tell, findings, lambda finding: finding.experiment_id)
+        for span in spans:
+            span.end()
         if final:
             await self._each(self._complete, [j for j in judgements if j.experiment.judged], lambda j: j.experiment.id)
         return judgements
@@ -322,7 +339,7 @@ def _run_id(newest_first: Sequence[bytes]) -> str | None:
     return None
 
 
-def _finding(item: Item, experiment: Experiment, verdicts: Sequence[Verdict]) -> Finding:
+def _finding(item: Item, experiment: Experiment, verdicts: Sequence[Verdict], trace: str) -> Finding:
     """Where the experiment's criteria stand; what only says the same as another is left out."""
     levels: dict[str, Level] = {}
     crossings: dict[str, Callable[[], Crossing]] = {}
@@ -338,4 +355,4 @@ def _finding(item: Item, experiment: Experiment, verdicts: Sequence[Verdict]) ->
     total = events_total(item.fields)
     known = frozenset(entry.fingerprint for entry in experiment.criteria)
     failures = frozenset(entry.fingerprint for entry in experiment.criteria if entry.kind == "failure")
-    return Finding(experiment.id, total, item.at_ms, levels, crossings, failures, known)
+    return Finding(experiment.id, total, item.at_ms, levels, crossings, failures, known, trace)

@@ -72,7 +72,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # may be used: neither here nor in the processes that tests start.
     known = set(variable_names())
     for name in list(os.environ):
-        if name in known or (name.startswith(PREFIX) and not name.startswith(f"{PREFIX}TEST_")):
+        foreign = name.startswith("OTEL_") or (name.startswith(PREFIX) and not name.startswith(f"{PREFIX}TEST_"))
+        if name in known or foreign:
             del os.environ[name]
 
 
