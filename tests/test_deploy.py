@@ -101,10 +101,6 @@ def test_every_file_that_a_service_may_be_told_to_read_is_one_of_its_secrets(nam
         assert path.name in service["secrets"], key
 
 
-def test_the_demo_publishes_when_bridges_listen() -> None:
-    assert compose()["services"]["demo"]["depends_on"]["bridge"] == {"condition": "service_healthy"}
-
-
 def test_only_loopback_is_published_unless_asked_otherwise() -> None:
     for service in compose()["services"].values():
         assert all(str(port).startswith("${BIND:-127.0.0.1}:") for port in service.get("ports", ()))

@@ -92,7 +92,7 @@ async def lag_of(client: Redis) -> int | None:
 
 
 async def miscount(client: Redis, position: str, read: int) -> None:
-    """As Redis 7.0 does by a restart: it knows how far the group came, and how much it had read at an earlier moment."""
+    """As Redis 7.0 does by a restart: it knows how far the group came, and how much it had read some time before."""
     await client.execute_command("XGROUP", "SETID", keys.STREAM, keys.GROUP, position, "ENTRIESREAD", read)
 
 
