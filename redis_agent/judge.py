@@ -59,6 +59,21 @@ class Item:
     trace: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An experiment that is to be judged soon.
+
+    Attributes:
+        fields: its aggregate hash; None when it is to be read when its turn comes.
+        at_ms: receipt of the newest event.
+        trace: the context of the newest traced one, if any.
+    """
+
+    fields: dict[str, str] | None
+    at_ms: int
+    trace: str = ""
+
+
 @dataclass(slots=True)
 class Judgement:
     """What judging one experiment came to.
@@ -116,25 +131,34 @@ class Judge:
         self._rules = rules
         self._log = log.get("judge")
         self._said: set[tuple[str, str]] = set()
-        self._mailbox: dict[str, Item] = {}
+        self._mailbox: dict[str, Waiting] = {}
         self._posted = asyncio.Event()
+        self._idle = False
 
     # After every batch -------------------------------------------------------------------------------------
 
-    def submit(self, aggregates: Mapping[str, dict[str, str]], at_ms: int, traces: Mapping[str, str]) -> None:
+    def wants(self, experiment_id: str) -> bool:
+        """Whether its aggregate is of use at once: it is defined, and nothing is being judged.
+
+        Of most batches under load it is not: then one reading, when its turn comes, stands for all of them.
+        """
+        return self._idle and self._catalogue.defines(experiment_id)
+
+    def submit(self, aggregates: Mapping[str, dict[str, str] | None], at_ms: int, traces: Mapping[str, str]) -> None:
         """Have these experiments judged soon; newer aggregates replace older ones not judged yet.
 
         Args:
-            aggregates: by experiment.
-            at_ms: receipt of the newest event among theirs.
+            aggregates: experiment -> its aggregate; None has it read when it is judged.
+            at_ms: receipt of their newest event.
             traces: the context of an event of these experiments, of those that have one that is traced.
         """
         for experiment_id, fields in aggregates.items():
             waiting = self._mailbox.get(experiment_id)
-            trace = traces.get(experiment_id) or (waiting.trace if waiting is not None else "")
+            known = waiting.fields if waiting else None
+            trace = traces.get(experiment_id) or (waiting.trace if waiting else "")
             # Never an older aggregate over a newer one, in whatever order they come.
-            if waiting is None or events_total(fields) >= events_total(waiting.fields):
-                self._mailbox[experiment_id] = Item(experiment_id, fields, at_ms, trace)
+            if fields is None or known is None or events_total(fields) >= events_total(known):
+                self._mailbox[experiment_id] = Waiting(fields, at_ms, trace)
         self._posted.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -149,25 +173,37 @@ class Judge:
             self._liveness.beat("worker.judge")
             if not self._mailbox:
                 self._posted.clear()
+                self._idle = True
                 waits = [asyncio.ensure_future(e.wait()) for e in (stop, self._posted)]
                 await asyncio.wait(waits, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
                 for wait in waits:
                     wait.cancel()
                 continue
-            items, self._mailbox = list(self._mailbox.values()), {}
+            waiting, self._mailbox, self._idle = self._mailbox, {}, False
             started = loop.time()
             try:
-                await self.judge(items)
+                await self.judge(await self._items(waiting))
                 recovery.succeeded()
             except (RedisError, OSError) as error:
-                for item in items:
-                    self._mailbox.setdefault(item.experiment_id, item)
+                for experiment_id, item in waiting.items():
+                    self._mailbox.setdefault(experiment_id, item)
                 await recovery.after(error, "judge")
                 if stop.is_set():
                     return  # the next sweep judges them
             except Exception:  # noqa: BLE001 - the edge of the loop: what was judged is lost, the role is not
                 self._once("", "judging_failed", exc_info=True)
             await sleep_unless(stop, _REST * (loop.time() - started))
+
+    async def _items(self, waiting: Mapping[str, Waiting]) -> list[Item]:
+        """Those that are defined, with their aggregates.
+
+        Raises:
+            RedisError, OSError: definitions or aggregates could not be read.
+        """
+        defined = await self._catalogue.experiments(list(waiting))
+        unread = await self._aggregates.read([i for i in defined if waiting[i].fields is None])
+        known = ((i, waiting[i].fields or unread.get(i)) for i in defined)
+        return [Item(i, fields, waiting[i].at_ms, waiting[i].trace) for i, fields in known if fields]
 
     # Judging -----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ process dies:
 """
 
 import asyncio
+import time
 from collections import Counter
 
 from redis.exceptions import RedisError
@@ -89,6 +90,7 @@ class Worker:
         self._confirming = Confirming(
             durability=durability, telemetry=telemetry, tell=self._applied, most_bytes=2 * batch_bytes
         )
+        self._durability = durability
         self._judge = judge
         self._telemetry = telemetry
         self._liveness = liveness
@@ -195,8 +197,11 @@ class Worker:
         refused: dict[str, Conflict] = {}
         while folded.entries:
             try:
+                self._ask(folded.batch)
+                began = time.perf_counter()
                 with self._telemetry.batch_seconds.time():
                     outcome = await self._stream.apply(folded.batch)
+                self._holding.applied(len(folded.entries), time.perf_counter() - began)
             except (RedisError, OSError) as error:
                 if folded.alone:
                     folded.alone = False
@@ -223,6 +228,14 @@ class Worker:
             else:
                 refused[outcome.experiment_id] = outcome
             folded = self._folding.fold(entries, refused)
+
+    def _ask(self, batch: Batch) -> None:
+        """Ask for the aggregates that are judged as soon as they come.
+
+        Where batches are to be durable first, for all: one that is read later may hold what is not durable yet.
+        """
+        for update in batch.updates:
+            update.asked = self._durability.waits or self._judge.wants(update.experiment_id)
 
     async def _apart(
         self,
@@ -282,9 +295,10 @@ class Worker:
         if outcome.unwritten:
             self._say_unwritten(outcome.unwritten)
         self._end_spans(folded)
-        if outcome.aggregates:
+        if folded.batch.updates:
             newest = max(entry.at_ms for entry in folded.entries)
-            self._judge.submit(outcome.aggregates, newest, folded.traces)
+            touched = (update.experiment_id for update in folded.batch.updates)
+            self._judge.submit({i: outcome.aggregates.get(i) for i in touched}, newest, folded.traces)
 
     def _end_spans(self, folded: Folded) -> None:
         for letter in folded.batch.dead if folded.spans else []:

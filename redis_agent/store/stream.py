@@ -60,12 +60,14 @@ class ExperimentUpdate:
         plan: the change as `apply_batch.lua` reads it.
         raw: the events for `metrics:{id}`, in order.
         windows: that it is added to as well.
+        asked: whether the aggregate is wanted in return.
     """
 
     experiment_id: str
     plan: dict[str, Any]
     raw: list[bytes]
     windows: list[WindowUpdate] = field(default_factory=list)
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ class Applied:
     """The batch was applied.
 
     Attributes:
-        aggregates: experiment -> its aggregate hash after the batch.
+        aggregates: experiment -> its aggregate hash after the batch, of those that were asked for.
         refused: (experiment, name) beyond the limit of names.
         raised: for each error alert whether it was raised (else its cooldown was running).
         unwritten: windows that could not be added to, and why: the aggregate is worth more than its history.
@@ -318,6 +320,7 @@ class EventStream:
             )
             raw = update.raw[-self._limits["max_raw"] :] if self._limits["max_raw"] else []
             update.plan["raw"] = len(raw)
+            update.plan["asked"] = int(update.asked)
             update.plan["windows"] = [[w.keep_seconds, *(w.part or ())] for w in update.windows]
             window_keys += [keys.window(experiment_id, w.window.kind, w.window.start_s) for w in update.windows]
             blobs += raw
@@ -354,8 +357,7 @@ class EventStream:
                 keys.GROUP,
                 self._consumer,
                 len(batch.ids),
-                *batch.ids,
-                "JUSTID",
+                " ".join(batch.ids),
                 json.dumps(plan, separators=(",", ":")),
                 *blobs,
             ],
@@ -417,8 +419,9 @@ def _applied(batch: Batch, reply: list[Any]) -> Applied | Stale | Conflict | Blo
     if outcome == b"conflict":
         experiment_id = batch.updates[int(reply[1]) - 1].experiment_id
         return Conflict(experiment_id, text(reply[2]), text(reply[3]))
+    asked = [update.experiment_id for update in batch.updates if update.asked]
     return Applied(
-        aggregates={update.experiment_id: text_map(flat) for update, flat in zip(batch.updates, reply[1], strict=True)},
+        aggregates={experiment_id: text_map(flat) for experiment_id, flat in zip(asked, reply[1], strict=True)},
         refused=[(batch.updates[int(n) - 1].experiment_id, text(name)) for n, name in reply[2]],
         raised=[bool(outcome) for outcome in reply[3]],
         unwritten=[(text(key), text(problem)) for key, problem in reply[4]],

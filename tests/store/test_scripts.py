@@ -59,7 +59,8 @@ def change(number: int, told: str, *, experiment: str = "e", expected: bytes = b
 def update(experiment: str, **counters: int) -> ExperimentUpdate:
     now = "2026-01-01T00:00:00.000Z"
     plan = {"id": experiment, "events": "1", "first": now, "last": now, "last_ms": 1, "gauges": []}
-    return ExperimentUpdate(experiment, plan | {"counters": [[n, str(c)] for n, c in counters.items()]}, [b"{}"])
+    flat = [part for n, c in counters.items() for part in (f"{n}_count", str(c))]
+    return ExperimentUpdate(experiment, plan | {"counters": flat}, [b"{}"])
 
 
 # Headers -------------------------------------------------------------------------------------------------------
