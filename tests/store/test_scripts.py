@@ -172,6 +172,7 @@ async def run_every_wrapper(raw: Redis) -> None:
     assert await Outbox(raw).trim(100) == ([], 0)
     await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=0).remove_consumers()
     await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=0).trim_hard(lambda: True)
+    assert await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=0).correct_lags() == {}
     letter = await raw.xadd(keys.DEAD_LETTERS, {"data": "x"})
     assert await DeadLetters(raw).replay(letter.decode(), now_ms=1)
     spending = Spending(raw, per_minute=1, per_day=1)
