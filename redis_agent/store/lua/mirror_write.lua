@@ -4,7 +4,8 @@
 -- From inside the same step the other bridges are told how far the stream is written.
 -- The confirmed position is '' for all that is written.
 -- KEYS: lease, stream, bridge, account
--- ARGV: value, epoch, first_position, given_up_from, channel, confirmed, (received_ms, event)...
+-- ARGV: value, epoch, first_position, given_up_from, channel, confirmed, then what was received together, in order:
+--       (received_ms, n, event * n)...
 -- returns: {'written', position, given_up} with the position reached and how many were skipped for ever;
 --          {'fenced', position, 0} when the lease is not ours; {'hole', position, 0} when positions in front of
 --          given_up_from are missing, or the epoch is another one (the server lost its state)
@@ -20,11 +21,15 @@ if state[2] ~= ARGV[2] or given_up_from > written + 1 then
 end
 -- include go_on
 go_on(KEYS[2], KEYS[4])
-local last = first + (#ARGV - 6) / 2 - 1
-local id
-for position = math.max(written + 1, first), last do
-  local arg = 7 + 2 * (position - first)
-  id = redis.call('XADD', KEYS[2], '*', 'data', ARGV[arg + 1], 'at', ARGV[arg])
+local stream, call = KEYS[2], redis.call
+local last, arg, id = first - 1, 7, nil
+while ARGV[arg] do
+  local at, to = ARGV[arg], arg + 1 + ARGV[arg + 1]
+  -- What is written already stands in front.
+  for n = arg + 2 + math.max(0, math.min(written - last, to - arg - 1)), to do
+    id = call('XADD', stream, '*', 'data', ARGV[n], 'at', at)
+  end
+  last, arg = last + to - arg - 1, to + 1
 end
 if id then
   redis.pcall('HSET', KEYS[4], 'last_id', id)
