@@ -280,8 +280,9 @@ class Worker:
             telemetry.events.labels("dead_letter").inc(count)
             telemetry.dead_letters.labels(reason).inc(count)
         self._say_dead(folded)
-        for alert, raised in zip(folded.alerts, outcome.raised, strict=True):
+        for alert, span, raised in zip(folded.alerts, folded.raising, outcome.raised, strict=True):
             if raised:
+                span.end()
                 self._log.info("alert_raised", alert=alert.as_json())
             else:
                 self._held_back(alert)
@@ -291,10 +292,18 @@ class Worker:
             self._say_refused(outcome.refused)
         if outcome.unwritten:
             self._say_unwritten(outcome.unwritten)
+        self._end_spans(folded)
         if folded.batch.updates:
             newest = max(entry.at_ms for entry in folded.entries)
             touched = (update.experiment_id for update in folded.batch.updates)
-            self._judge.submit({i: outcome.aggregates.get(i) for i in touched}, newest)
+            self._judge.submit({i: outcome.aggregates.get(i) for i in touched}, newest, folded.traces)
+
+    def _end_spans(self, folded: Folded) -> None:
+        for letter in folded.batch.dead if folded.spans else []:
+            if letter.position in folded.spans:
+                folded.spans.pop(letter.position).end(letter.reason.partition(":")[0])
+        for span in folded.spans.values():
+            span.end()
 
     def _say_dead(self, folded: Folded) -> None:
         """Say dead letters with one example, at most once a minute for each reason."""

@@ -77,6 +77,13 @@ def test_the_names_of_the_contract_have_no_prefix_and_all_others_have() -> None:
         "GOOGLE_GENAI_USE_VERTEXAI",
         "METRICS_CHANNEL",
         "ORCHESTRATOR_CHANNEL",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",  # and those of OpenTelemetry
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "OTEL_SDK_DISABLED",
+        "OTEL_TRACES_EXPORTER",
+        "OTEL_TRACES_SAMPLER",
         "REDIS_URL",
         "REDIS_URL_FILE",
         "SUMMARY_INTERVAL_SECONDS",

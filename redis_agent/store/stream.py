@@ -24,6 +24,7 @@ class StreamEntry(NamedTuple):
         at_ms: when the bridge received it.
         deliveries: how often it was handed out, this time included.
         later: whether its data is still to be had, when it is tried alone.
+        trace: its context where it is traced (see `tracing.py`), else "".
     """
 
     id: str
@@ -31,6 +32,7 @@ class StreamEntry(NamedTuple):
     at_ms: int
     deliveries: int = 1
     later: bool = False
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class ErrorAlert:
         at_ms: when the bridge received the event.
         burst_key: counts the alerts of the experiment within one cooldown; "" counts none.
         burst_limit: how many there may be.
+        trace: the context that its delivery follows from; "" where it is not traced.
     """
 
     cooldown_key: str
@@ -110,6 +113,7 @@ class ErrorAlert:
     at_ms: int
     burst_key: str = ""
     burst_limit: int = 0
+    trace: str = ""
 
 
 @dataclass(slots=True)
@@ -329,7 +333,8 @@ class EventStream:
             "dead": [[d.position + 1, d.reason, d.deliveries, d.at_ms, int(d.readable)] for d in batch.dead],
             "contiguous": batch.contiguous,
             "alerts": [
-                [a.alert_id, a.cooldown_seconds, a.at_ms, a.burst_limit if a.burst_key else 0] for a in batch.alerts
+                [a.alert_id, a.cooldown_seconds, a.at_ms, a.burst_limit if a.burst_key else 0, a.trace]
+                for a in batch.alerts
             ],
             **self._limits,
         }
@@ -384,14 +389,15 @@ def _entries(rows: list[Any]) -> list[StreamEntry]:
     for entry_id, fields in rows:
         text_id = entry_id.decode()
         if len(fields) == 4 and fields[0] == b"data" and fields[2] == b"at":  # as the bridge writes them
-            data, at = fields[1], fields[3]
+            data, at, trace = fields[1], fields[3], ""
         else:
             named = dict(zip(fields[::2], fields[1::2], strict=False))
             data, at = named.get(b"data"), named.get(b"at")
+            trace = text(named.get(b"trace", b""))
         if at is None or at != last_at:  # a mirrored batch shares its time of receipt
             at_ms = _received_ms(at)
             last_at, last_at_ms = (None, int(text_id.partition("-")[0])) if at_ms is None else (at, at_ms)
-        entries.append(StreamEntry(text_id, data, last_at_ms))
+        entries.append(StreamEntry(text_id, data, last_at_ms, 1, False, trace))  # noqa: FBT003
     return entries
 
 

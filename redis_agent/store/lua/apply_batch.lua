@@ -19,7 +19,7 @@
 --                            [ttl_seconds, events, [number of the counter, delta, number, delta...],
 --                             [[number of the gauge, sum, samples, min, max]...]]...]}...],
 --   dead: [[index of the id, reason, deliveries, at_ms, 1 if readable]...],
---   alerts: [[alert_id, cooldown_seconds, at_ms, burst_limit (0 for none)]...],
+--   alerts: [[alert_id, cooldown_seconds, at_ms, burst_limit (0 for none), trace ('' for none)]...],
 --   contiguous: whether the batch is every entry of the stream from its first to its last id,
 --   max_fields, max_raw, max_dead}     numbers as text where they may be fractions
 -- returns: {'applied', aggregates, refused, alerts, unwritten, us}: for each experiment that is asked for, in order, its
@@ -514,7 +514,7 @@ for a, alert in ipairs(plan.alerts) do
     room = type(so_far) == 'table' or so_far <= alert[4]
   end
   if room and redis.call('SET', cooldown, alert[1], 'NX', 'EX', alert[2]) then
-    enter_outbox(OUTBOX, OUTBOX_ACCOUNT, ARGV[blob], alert[3])
+    enter_outbox(OUTBOX, OUTBOX_ACCOUNT, ARGV[blob], alert[3], alert[5])
     raised[a] = 1
   end
   blob = blob + 1

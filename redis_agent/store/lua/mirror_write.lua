@@ -2,10 +2,11 @@
 -- Write a batch of published events to the stream: as the lease's holder only, and each position once.
 -- A batch sent again after a lost reply is recognised by its position and written no second time.
 -- From inside the same step the other bridges are told how far the stream is written.
--- The confirmed position is '' for all that is written.
+-- The confirmed position is '' for all that is written; traces are 'position context' of those events that are traced, each
+-- followed by a space but the last.
 -- KEYS: lease, stream, bridge, account
--- ARGV: value, epoch, first_position, given_up_from, channel, confirmed, then what was received together, in order:
---       (received_ms, n, event * n)...
+-- ARGV: value, epoch, first_position, given_up_from, channel, confirmed, traces, then what was received together, in
+--       order: (received_ms, n, event * n)...
 -- returns: {'written', position, given_up} with the position reached and how many were skipped for ever;
 --          {'fenced', position, 0} when the lease is not ours; {'hole', position, 0} when positions in front of
 --          given_up_from are missing, or the epoch is another one (the server lost its state)
@@ -21,15 +22,24 @@ if state[2] ~= ARGV[2] or given_up_from > written + 1 then
 end
 -- include go_on
 go_on(KEYS[2], KEYS[4])
+local traces = {}
+for position, context in ARGV[7]:gmatch('(%d+) (%S+)') do
+  traces[tonumber(position)] = context
+end
 local stream, call = KEYS[2], redis.call
-local last, arg, id = first - 1, 7, nil
+local last, arg, id = first - 1, 8, nil
 while ARGV[arg] do
-  local at, to = ARGV[arg], arg + 1 + ARGV[arg + 1]
+  local at, count = ARGV[arg], tonumber(ARGV[arg + 1])
   -- What is written already stands in front.
-  for n = arg + 2 + math.max(0, math.min(written - last, to - arg - 1)), to do
-    id = call('XADD', stream, '*', 'data', ARGV[n], 'at', at)
+  for n = math.max(1, written - last + 1), count do
+    local event, trace = ARGV[arg + 1 + n], traces[last + n]
+    if trace then
+      id = call('XADD', stream, '*', 'data', event, 'at', at, 'trace', trace)
+    else
+      id = call('XADD', stream, '*', 'data', event, 'at', at)
+    end
   end
-  last, arg = last + to - arg - 1, to + 1
+  last, arg = last + count, arg + 2 + count
 end
 if id then
   redis.pcall('HSET', KEYS[4], 'last_id', id)
