@@ -561,6 +561,16 @@ async def test_lost_group_of_the_outbox_is_recreated_after_what_was_delivered_or
     assert [entry.data for entry in await delivery.read(count=9, block_ms=1)] == ["data 2", "data 3"]
 
 
+async def test_batch_that_is_partly_written_is_continued_with_each_events_own_time(raw: Redis) -> None:
+    mirror, claim = await begin_to_lead(raw)
+    events = [(1, b"a"), (1, b"b"), (2, b"c"), (2, b"d"), (2, b"e"), (1, b"f")]
+    for upto in (1, 3, 3, 4, 6):
+        written = await mirror.write(claim.value, epoch=claim.epoch, batch=Mirrored(1, 1, events[:upto]))
+        assert (written.outcome, written.position) == ("written", upto)
+    entries = await raw.xrange(keys.STREAM)
+    assert [(int(fields[b"at"]), fields[b"data"]) for _, fields in entries] == events
+
+
 async def test_event_from_the_future_does_not_pin_its_experiment_in_the_index(raw: Redis) -> None:
     stream = event_stream(raw)
     seconds, _ = await raw.time()
