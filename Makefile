@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 LOCK_VENV := .cache/lock
 UV_VERSION := 0.13.9
 
-.PHONY: help setup run test lint fmt type bench bench-judging bench-anomaly fault deploy-check lock
+.PHONY: help setup run test lint fmt type bench bench-full bench-judging bench-anomaly fault deploy-check lock
 
 help: ## show these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -69,15 +69,20 @@ type: $(READY) ## mypy --strict
 bench: $(READY) ## speed, side by side with the bare loops
 	@$(BIN)/python -m bench $(ARGS)
 
-# matplotlib is installed for this alone, the first time.
+# matplotlib is installed for plots alone, the first time.
+PLOTS := $(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bench.txt
+
+bench-full: $(READY) ## speed beside other libraries, in an environment of their own, with the figures and plots of docs/benchmarks.md
+	@$(PLOTS)
+	@$(BIN)/python -m bench --full --publish $(ARGS)
+
 bench-judging: $(READY) ## how often evidence is wrong and how soon it is right, simulated, with the plot of docs/evidence.md
-	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
-	    $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@$(PLOTS)
 	@$(BIN)/python -m bench.judging --plot docs/evidence.png $(ARGS)
 
 bench-anomaly: $(READY) ## what detectors of anomalies find and how often they are wrong, with the plots of docs/anomalies-*.md
-	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
-	    $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@$(PLOTS)
 	@if [ -d ../shared/nab ]; then $(BIN)/python -m bench.anomaly_nab --plots docs; \
 	    else echo "the Numenta files are not in ../shared/nab: their part is left out"; fi
 	@$(BIN)/python -m bench.anomaly_planted
@@ -108,5 +113,6 @@ lock: $(READY) ## resolve and pin the requirements anew
 	@$(LOCK) pyproject.toml --extra tracing --constraint requirements/runtime.txt --output-file requirements/tracing.txt
 	@$(LOCK) pyproject.toml --all-extras --constraint requirements/tracing.txt --output-file requirements/dev.txt
 	@$(LOCK) --group pyproject.toml:bench --constraint requirements/dev.txt --output-file requirements/bench.txt
+	@$(LOCK) --group pyproject.toml:peers --output-file requirements/peers.txt
 	@$(LOCK) --group pyproject.toml:build --constraint requirements/dev.txt --output-file requirements/build.txt
 	@echo "requirements/ is up to date; make setup installs it"

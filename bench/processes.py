@@ -13,11 +13,16 @@ _START_SECONDS = 20.0
 
 
 class Child:
-    """`python -m <module> <args>`, which says "ready" and then waits for a line."""
+    """`python -m <module> <args>`, which says "ready" and then waits for a line.
+
+    Args:
+        module: what is run; with a path before it, by the Python of another environment: `/env/bin/python:module`.
+    """
 
     def __init__(self, module: str, *args: str) -> None:
+        python, _, name = module.rpartition(":")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python or sys.executable, "-m", name, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def __enter__(self) -> Self:

@@ -25,8 +25,8 @@ from typing import Any
 import redis
 
 from bench.machine import busy_seconds, describe, process_seconds
-from bench.mirror import BARE_CHANNEL, port_of
 from bench.processes import Agent, Child
+from bench.readers import CHANNEL, port_of
 from redis_agent.config import Settings
 from redis_agent.embedded import EmbeddedServer
 from redis_agent.store import keys
@@ -170,14 +170,14 @@ class Trial:
         self._arrived = arrived
         self._pid = pid
 
-    def ceiling(self) -> float:
+    def ceiling(self, seconds: float = _CEILING_SECONDS) -> float:
         """How many a second the reader takes while a window is on its way: an upper bound of what it can sustain."""
         window = max(16, _WINDOW_BYTES // self._size)
         chunk = max(1, window // 32)
         publisher, before = Publisher(self._url, self._channel, self._size), self._arrived()
         begin = time.perf_counter()
         with Watch(self._client, self._size):
-            while time.perf_counter() < begin + _CEILING_SECONDS:
+            while time.perf_counter() < begin + seconds:
                 if publisher.sent - (self._arrived() - before) < window:
                     publisher.send(chunk)
                 else:
@@ -248,7 +248,7 @@ def measure(url: str, client: redis.Redis, *, sizes: tuple[int, ...], seconds: f
         for reader in READERS:
             client.flushall()
             with _reading(client, url, reader, size) as trial:
-                top = trial.ceiling()
+                top = trial.ceiling(min(_CEILING_SECONDS, seconds))
                 kept = yield from _descend(trial, top, seconds)
                 while reader == "bridge" and long and kept:
                     last = trial.step(kept, long)
@@ -278,13 +278,13 @@ def _reading(client: redis.Redis, url: str, reader: str, size: int) -> Iterator[
 
             yield Trial(client, url, reader=reader, channel=channel, size=size, arrived=written, pid=agent.pid)
         return
-    with Child("bench.mirror", reader, url) as child:
+    with Child("bench.readers", reader, url) as child:
 
         def counted() -> int:
             child.say("count")
             return int(child.result()["count"])
 
-        yield Trial(client, url, reader=reader, channel=BARE_CHANNEL, size=size, arrived=counted, pid=child.pid)
+        yield Trial(client, url, reader=reader, channel=CHANNEL, size=size, arrived=counted, pid=child.pid)
 
 
 def summary(steps: list[Step]) -> list[str]:

@@ -1,140 +1,221 @@
-"""What a run found, for people and for programs. The ratios come first: they travel between machines."""
+"""What a run found, as Markdown that also reads well on a terminal.
 
-from dataclasses import dataclass, field
-from typing import Any
+The ratios come first: they travel between machines.
+"""
 
-from bench.latency import Latency
-from bench.mirror import Mirrored
-from bench.rates import QUIET_CORES, Rate
-from bench.workload import Workload
+import re
+from collections.abc import Iterator, Sequence
 
-WORKER_TO_BARE = 0.5
-WORKER_TO_NAIVE = 20.0
-SERVER_CPU_TO_BARE = 3.0
+from bench.goals import goals
+from bench.growth import KINDS
+from bench.rates import QUIET_CORES
+from bench.run import Compared, Run
 
 LOOPS = {
     "api": "bare loop (redis-py)",
+    "api_large": "bare loop, 2,000 at once",
     "bare": "bare loop, raw replies",
+    "bare_large": "bare loop, raw replies, 2,000 at once",
+    "by_hand": "redis-py, the same sums by hand",
     "worker": "redis-agent worker",
     "no_windows": "the same without windows",
     "naive": "a round trip per write, fewest",
     "naive_full": "a round trip per write, same fields",
+    "faststream_batch": "FastStream, batches",
+    "faststream_folded": "FastStream, batches summed by hand",
+    "faststream_single": "FastStream, one at a time",
+    "taskiq": "taskiq-redis, a task an event",
+    "streaq": "streaQ, a task an event",
+    "docket": "Docket, a task an event",
 }
+WAYS = {
+    "alone": "PUBLISH to subscriber, no agent",
+    "bare": "PUBLISH to subscriber, beside the agent",
+    "applied": "PUBLISH to applied",
+    "alert": "PUBLISH to alert",
+}
+GROWTH = {
+    "experiments": "events spread evenly over so many experiments",
+    "defined": "so many experiments defined, events of 20 of them",
+    "criteria": "criteria of each of 20 experiments",
+    "backlog": "entries in the stream, of which the first 100,000 at most are worked off",
+    "bytes": "bytes of an event",
+}
+_NUMBER = re.compile(r"[\d.,]*")
+_PROGRAMS = ("redis", "hiredis", "pydantic")
 
 
-@dataclass(slots=True)
-class Run:
-    """Everything that one run measured."""
-
-    machine: dict[str, Any]
-    rates: list[tuple[Workload, list[Rate]]] = field(default_factory=list)
-    latency: list[Latency] = field(default_factory=list)
-    mirrored: list[Mirrored] = field(default_factory=list)
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """A ratio and what it should be: at least, or at most."""
-
-    name: str
-    ratio: float
-    goal: float
-    at_least: bool
-
-    @property
-    def met(self) -> bool:
-        return self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
-
-    def __str__(self) -> str:
-        sign = ">=" if self.at_least else "<="
-        return f"{self.name:58} {self.ratio:8.2f}   goal {sign} {self.goal:<5g} {'met' if self.met else 'NOT MET'}"
-
-
-def goals(run: Run) -> list[Goal]:
-    """The goals, on the first workload."""
-    rates = {rate.loop: rate for rate in run.rates[0][1]}
-    worker, bare, naive = rates["worker"], rates["api"], rates["naive_full"]
-    return [
-        Goal("worker / bare loop, events a second", worker.per_second / bare.per_second, WORKER_TO_BARE, at_least=True),
-        Goal(
-            "worker / bare loop with raw replies, events a second",
-            worker.per_second / rates["bare"].per_second,
-            WORKER_TO_BARE,
-            at_least=True,
-        ),
-        Goal("worker / a round trip per write", worker.per_second / naive.per_second, WORKER_TO_NAIVE, at_least=True),
-        Goal(
-            "server CPU per event, worker / bare loop",
-            worker.server_us / bare.server_us,
-            SERVER_CPU_TO_BARE,
-            at_least=False,
-        ),
-    ]
-
-
-def as_text(run: Run) -> str:
-    """The table."""
-    machine = run.machine
-    lines = [
-        f"{machine['cores']} cores, {machine['cpu']}; {machine['system']}",
-        f"Python {machine['python']}, redis-py {machine['redis']}, hiredis {machine['hiredis']}, {machine['server']}",
-    ]
-    if any(rate.others >= QUIET_CORES for _, rates in run.rates for rate in rates):
-        lines.append("! others used this machine meanwhile (column `others`, in cores): those rates are too low")
-    lines += ["", *map(str, goals(run)), ""]
-    for workload, rates in run.rates:
-        lines += _rates(workload, rates)
-    lines += _latency(run.latency)
-    lines += [f"{m.reader:8} mirrors {m.per_second:>8,} PUBLISH a second without loss; {m.limit}" for m in run.mirrored]
-    lines += ["", f"took {run.seconds:.0f} s"]
+def as_markdown(run: Run) -> str:
+    """All tables."""
+    lines = [*_head(run), "", *_goals(run)]
+    for compared in run.compared.values():
+        lines += ["", *_compared(compared)]
+    for section in (_processes, _growth, _latency, _bridge):
+        lines += section(run)
     return "\n".join(lines)
 
 
-def _rates(workload: Workload, rates: list[Rate]) -> list[str]:
-    judged = ", all judged" if workload.criteria else ""
-    head = f"{'/ bare':>7} {'/ raw':>6} {'events/s':>9} {'server us':>10} {'/ bare':>7} {'client us':>10} {'others':>6}"
-    lines = [
-        f"{workload.events:,} events, {workload.experiments} experiment{'s' * (workload.experiments != 1)}{judged}",
-        f"  {'':36} {head}",
-    ]
+def _head(run: Run) -> Iterator[str]:
+    machine = run.machine
+    where = f"{machine['cores']} cores, {machine['cpu']}; {machine['system']}"
+    yield f"{machine['at']}; {where}; {run.seconds / 60:.0f} minutes."
+    programs = ", ".join(f"{name} {machine[name]}" for name in _PROGRAMS)
+    yield f"Python {machine['python']}, {programs}, {machine['server']}."
+    if "peers" in machine:
+        yield f"Peers: {', '.join(f'{name} {version}' for name, version in machine['peers'].items())}."
+    disturbed = run.disturbed()
+    if disturbed >= QUIET_CORES:
+        yield ""
+        busy = f"up to {disturbed:.1f} cores (column `others`)"
+        yield f"**Others used this machine meanwhile**, {busy}: those rates are too low."
+
+
+def _goals(run: Run) -> Iterator[str]:
+    rows = [(goal.name, f"{goal.ratio:.2f}", goal.wanted, goal.verdict) for goal in goals(run)]
+    if rows:
+        yield from _table(("ratio", "found", "goal", ""), rows)
+
+
+def _compared(compared: Compared) -> Iterator[str]:
+    workload, rates = compared.workload, compared.rates
+    judged = f", all judged by {workload.criteria} criteria" if workload.criteria else ""
+    experiments = f"{workload.experiments} experiment{'s' * (workload.experiments != 1)}"
+    yield f"**{workload.events:,} events, {experiments}{judged}**"
+    yield ""
     by_loop = {rate.loop: rate for rate in rates}
-    bare, raw = by_loop["api"], by_loop["bare"]
-    lines += [
-        f"  {LOOPS[rate.loop]:36} {rate.per_second / bare.per_second:7.3f} {rate.per_second / raw.per_second:6.3f} "
-        f"{rate.per_second:9,.0f} {rate.server_us:10.2f} {rate.server_us / bare.server_us:7.2f} "
-        f"{rate.client_us:10.2f} {rate.others:6.1f}"
+    bare = by_loop["api"]
+    head = ("loop", "/ bare", "events/s", "server us", "/ bare", "client us", "MB", "others", "lost")
+    rows = [
+        (
+            LOOPS[rate.loop],
+            f"{rate.per_second / bare.per_second:.3f}",
+            f"{rate.per_second:,.0f}",
+            f"{rate.server_us:.2f}",
+            f"{rate.server_us / bare.server_us:.2f}",
+            f"{rate.client_us:.2f}",
+            f"{rate.megabytes:.0f}",
+            f"{rate.others:.1f}",
+            f"{rate.lost:,}" if rate.lost else "",
+        )
         for rate in rates
     ]
-    return [*lines, ""]
+    yield from _table(head, rows)
 
 
-def _latency(latencies: list[Latency]) -> list[str]:
-    names = {"alert": "PUBLISH to alert", "bare": "PUBLISH to subscriber, bare"}
-    lines = [f"  {'':36} {'p50 ms':>8} {'p99 ms':>8} {'longest':>8} {'samples':>8} {'lost':>5}"]
-    lines += [
-        f"  {names[one.way]:36} {one.p50:8.2f} {one.p99:8.2f} {one.longest:8.2f} {one.samples:8d} {one.lost:5d}"
-        for one in latencies
+def _processes(run: Run) -> Iterator[str]:
+    if not run.crews:
+        return
+    yield from ("", "**Several processes on one stream**", "")
+    one = {crew.rate.loop: crew.rate.per_second for crew in run.crews if crew.processes == 1}
+    head = ("processes", "loop", "/ one", "events/s", "server us", "client us", "MB, all", "others")
+    rows = [
+        (
+            str(crew.processes),
+            LOOPS[crew.rate.loop],
+            f"{crew.rate.per_second / one[crew.rate.loop]:.2f}",
+            f"{crew.rate.per_second:,.0f}",
+            f"{crew.rate.server_us:.2f}",
+            f"{crew.rate.client_us:.2f}",
+            f"{crew.rate.megabytes:.0f}",
+            f"{crew.rate.others:.1f}",
+        )
+        for crew in run.crews
     ]
-    return [*lines, ""]
+    yield from _table(head, rows)
 
 
-def as_json(run: Run) -> dict[str, Any]:
-    """The same for programs."""
-    return {
-        "machine": run.machine,
-        "goals": [{"name": g.name, "ratio": g.ratio, "goal": g.goal, "met": g.met} for g in goals(run)],
-        "rates": [
-            {
-                "workload": w.name,
-                "events": w.events,
-                "experiments": w.experiments,
-                "criteria": w.criteria,
-                "loops": [rate.as_json() for rate in rates],
-            }
-            for w, rates in run.rates
-        ],
-        "latency_ms": [one.as_json() for one in run.latency],
-        "bridge": [one.as_json() for one in run.mirrored],
-        "seconds": run.seconds,
-    }
+def _growth(run: Run) -> Iterator[str]:
+    for kind in KINDS:
+        points = [point for point in run.growth if point.kind == kind]
+        if not points:
+            continue
+        yield from ("", f"**Growth: {GROWTH[kind]}**", "")
+        head = (
+            kind,
+            "worker / bare",
+            "worker/s",
+            "bare/s",
+            "server us",
+            "client us",
+            "CPU / first",
+            "MB",
+            "server MB",
+            "others",
+        )
+        rows = [
+            (
+                f"{point.size:,}",
+                f"{point.worker.per_second / point.bare.per_second:.3f}",
+                f"{point.worker.per_second:,.0f}",
+                f"{point.bare.per_second:,.0f}",
+                f"{point.worker.server_us:.2f}",
+                f"{point.worker.client_us:.2f}",
+                f"{point.worker.cost_us / points[0].worker.cost_us:.2f}",
+                f"{point.worker.megabytes:.0f}",
+                f"{point.worker.server_megabytes:,.0f}",
+                f"{max(point.worker.others, point.bare.others):.1f}",
+            )
+            for point in points
+        ]
+        yield from _table(head, rows)
+
+
+def _latency(run: Run) -> Iterator[str]:
+    if not run.latency:
+        return
+    yield from ("", "**Latency, milliseconds**", "")
+    head = ("events/s", "way", "p50", "p99", "p99.9", "longest", "samples", "lost")
+    rows = [
+        (
+            f"{one.per_second:,}",
+            WAYS[one.way],
+            f"{one.p50:.2f}",
+            f"{one.p99:.2f}",
+            f"{one.p999:.2f}",
+            f"{one.longest:.2f}",
+            f"{one.samples:,}",
+            f"{one.lost:,}" if one.lost else "",
+        )
+        for one in run.latency
+    ]
+    yield from _table(head, rows)
+
+
+def _bridge(run: Run) -> Iterator[str]:
+    if not run.bridge:
+        return
+    yield from ("", "**The highest rate of PUBLISH that a reader keeps up with**", "")
+    head = ("bytes", "reader", "events/s", "MB/s", "omem MB", "others", "the next higher rate tried")
+    rows = []
+    for size in sorted({step.size for step in run.bridge}):
+        for reader in dict.fromkeys(step.reader for step in run.bridge):
+            steps = [step for step in run.bridge if (step.size, step.reader) == (size, reader)]
+            kept = next((step for step in steps if not step.problem), None)
+            above = [step for step in steps if step.problem and (kept is None or step.per_second > kept.per_second)]
+            next_higher = f"{above[-1].per_second:,}: {above[-1].problem}" if above else ""
+            rows.append(
+                (
+                    f"{size:,}",
+                    reader,
+                    f"{kept.per_second:,}" if kept else "none",
+                    f"{kept.per_second * size / 1e6:.0f}" if kept else "",
+                    f"{kept.omem / 1e6:.1f}" if kept else "",
+                    f"{kept.others or 0.0:.1f}" if kept else "",
+                    next_higher,
+                )
+            )
+    yield from _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns of numbers are set to the right."""
+    widths = [max(3, *(len(row[n]) for row in [head, *rows])) for n in range(len(head))]
+    right = [all(_NUMBER.fullmatch(row[n]) for row in rows) for n in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(cells, widths, right, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    yield line(head)
+    yield "|" + "|".join("-" * (w + 1) + ":" if r else "-" * (w + 2) for w, r in zip(widths, right, strict=True)) + "|"
+    yield from map(line, rows)
