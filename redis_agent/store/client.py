@@ -22,6 +22,7 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError  # noq
 
 from redis_agent.store import keys
 from redis_agent.store.address import Address
+from redis_agent.store.namespace import NamespacedClient
 from redis_agent.store.sentinel import MasterPool
 from redis_agent.store.stream import text
 
@@ -84,13 +85,13 @@ class _Tuned(AbstractConnection):
         await super().on_connect_check_health(check_health)
 
 
-class _Client(Redis):
+class _Client(NamespacedClient):
     """What redis-py's client lacks: a server that finds a key of the wrong type does not say which one."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command; if one of the agent's keys has the wrong type, the error names it."""
         try:
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            return await super().execute_command(*args, **options)
         except ResponseError as error:
             if not str(error).startswith("WRONGTYPE") or "(key " in str(error):
                 raise
@@ -102,10 +103,11 @@ class _Client(Redis):
         """What is wrong with a key of the agent's, in words, or ""."""
         found = text(await self.type(key))
         expected = keys.SHARED_TYPES[key]
-        return "" if found in ("none", expected) else f"the key {key} is a {found}, not a {expected}"
+        named = self.namespace + key
+        return "" if found in ("none", expected) else f"the key {named} is a {found}, not a {expected}"
 
 
-def connect(address: Address, *, name: str, reply_timeout: float = REPLY_TIMEOUT_SECONDS) -> Redis:
+def connect(address: Address, *, name: str, reply_timeout: float = REPLY_TIMEOUT_SECONDS, namespace: str = "") -> Redis:
     """A client with a pool of its own, no retries, RESP2 and raw bytes as replies.
 
     With Sentinels, each new connection goes to whatever they say is the master, and is refused while that is none.
@@ -114,6 +116,7 @@ def connect(address: Address, *, name: str, reply_timeout: float = REPLY_TIMEOUT
         address: where the server is.
         name: shown by CLIENT LIST.
         reply_timeout: seconds to wait for a reply; blocking reads must end well before it.
+        namespace: stands in front of every key that the client names.
     """
     options: dict[str, Any] = {
         **parse_url(address.url),
@@ -131,7 +134,9 @@ def connect(address: Address, *, name: str, reply_timeout: float = REPLY_TIMEOUT
         pool = ConnectionPool(connection_class=type("TunedConnection", (_Tuned, kind), {}), **options)
     else:
         pool = MasterPool(address.sentinels, _Tuned, kind, options)
-    client: Redis = _Client.from_pool(pool)
+    client = _Client(connection_pool=pool)
+    client.auto_close_connection_pool = True
+    client.namespace = namespace
     # Replies as they are: redis-py's own shaping of stream replies costs as much as reading them.
     for command in ("XREADGROUP", "XAUTOCLAIM"):
         client.response_callbacks.pop(command, None)

@@ -54,9 +54,23 @@ SILENCE_PREFIX = "redis_agent:silence:"
 ANY_TYPE = "any"
 
 
-def bridge_control(database: int) -> str:
-    """The channel on which the bridges speak to each other."""
-    return f"redis_agent:bridge:control:{database}"
+def namespace(partition: int) -> str:
+    """What stands in front of a partition's keys: a hash tag, which puts them all in one slot of a cluster.
+
+    These texts spread partitions evenly over the nodes of a cluster whose slots are divided evenly, also small numbers
+    of both.
+    """
+    return f"{{redis_agent-{partition}}}:"
+
+
+def without_namespace(name: str) -> str:
+    """A key as it is named within its partition."""
+    return name.partition("}:")[2] if name.startswith("{redis_agent-") else name
+
+
+def bridge_control(database: int, namespace: str = "") -> str:
+    """The channel on which the bridges speak to each other; each partition has its own."""
+    return f"{namespace}redis_agent:bridge:control:{database}"
 
 
 def bridge_alive(database: int) -> str:

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis_agent.lockstep import Announcement, Batch, Claim
 from redis_agent.store import keys, scripts
 from redis_agent.store.durability import Durability
+from redis_agent.store.namespace import namespace_of
 from redis_agent.store.stream import text
 
 
@@ -86,7 +87,7 @@ class Mirror:
         self._ttl_ms = ttl_ms
         # Channels know no databases; two agents on two databases of one server must not heed each other.
         database = int(client.connection_pool.connection_kwargs.get("db") or 0)
-        self.channel = keys.bridge_control(database)
+        self.channel = keys.bridge_control(database, namespace_of(client))
         self._alive = keys.bridge_alive(database)
 
     @property

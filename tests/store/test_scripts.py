@@ -24,6 +24,7 @@ from redis_agent.store.housekeeping import Housekeeping, trim
 from redis_agent.store.inspection import Inspection
 from redis_agent.store.lease import Lease
 from redis_agent.store.mirror import DeafError, Mirror, Renewal, Written
+from redis_agent.store.namespace import NamespacedClient, namespace_of
 from redis_agent.store.outbox import (
     FENCED,
     GIVEN_UP,
@@ -420,7 +421,8 @@ async def test_user_that_may_not_ask_whose_subscription_stands_waits_for_every_b
     await raw.zadd(keys.BRIDGE_READY, {"follower": 1})
     await raw.execute_command("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "&*", "+@all", "-pubsub")
     try:
-        async with Redis.from_url(redis_url, username="narrow", password="pw", protocol=2) as narrow:
+        async with NamespacedClient.from_url(redis_url, username="narrow", password="pw", protocol=2) as narrow:
+            narrow.namespace = namespace_of(raw)
             newcomer = mirror_of(narrow, owner="newcomer", ttl_ms=50_000)
             assert await newcomer.claim(epoch="", new_epoch="e3") is None
             await raw.hincrby(keys.BRIDGE, "called", -60_000)
