@@ -15,6 +15,7 @@ UNDELIVERED = "redis_agent:alerts:undelivered"  # SET of OUTBOX ids given up aft
 NEWEST_SUMMARY = "redis_agent:alerts:newest_summary"  # STRING: OUTBOX id of the newest periodic summary
 ANALYSES = "redis_agent:alerts:analyses"  # HASH OUTBOX id -> JSON of the analysis that is delivered with the alert
 
+PARTITIONS = "redis_agent:partitions"  # STRING, in no namespace: how many partitions there are, where more than one
 EXPERIMENTS = "redis_agent:experiments"  # ZSET experiment -> ms of its last event
 FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been applied
 # HASH: last_id given out, owed (entries not acked), lost (entries deleted before they were acked), unsaid among them
