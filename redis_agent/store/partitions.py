@@ -29,6 +29,17 @@ def partition_of_bytes(data: bytes, partitions: int) -> int:
     return crc32(data) % partitions
 
 
+async def record(client: Redis, partitions: int, *, state: Sequence[str]) -> int:
+    """Record how many partitions there are, unless it is known already (see `lua/partitions.lua`); how many there are.
+
+    Args:
+        client: of the whole server, or cluster.
+        partitions: how many are asked for.
+        state: keys that stand where there is one partition without a namespace.
+    """
+    return int(await scripts.run(client, "partitions", [keys.PARTITIONS, *state], [partitions]))
+
+
 @dataclass(frozen=True, slots=True)
 class Partition:
     """One partition.
@@ -113,7 +124,7 @@ class Partitions:
             recorded = await self._recorded()
         else:
             state = [] if self._address.cluster else [keys.STREAM, keys.FLOOR]
-            recorded = int(await scripts.run(self.wide, "partitions", [keys.PARTITIONS, *state], [len(self.all)]))
+            recorded = await record(self.wide, len(self.all), state=state)
         if recorded != len(self.all):
             raise PartitionsError(
                 f"the state in Redis is of {recorded} partition{'' if recorded == 1 else 's'}, and "

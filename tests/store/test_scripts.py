@@ -36,6 +36,7 @@ from redis_agent.store.outbox import (
     Raise,
     StateChange,
 )
+from redis_agent.store.partitions import record
 from redis_agent.store.spending import Spending
 from redis_agent.store.stream import Applied, Batch, EventStream, ExperimentUpdate
 from tests.mirrors import mirror_of
@@ -178,6 +179,7 @@ async def run_every_wrapper(raw: Redis) -> None:
     assert await spending.admit() is None
     await spending.settle("ok", tokens_in=1)
     assert (await Inspection(raw).snapshot(["e"], with_unapplied=True)).delivered == entry.id
+    assert await record(raw, 8, state=[keys.OWNERS]) == 8
 
 
 async def test_flushed_script_cache_costs_nothing_but_a_round_trip(raw: Redis) -> None:

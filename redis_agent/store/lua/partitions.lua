@@ -1,7 +1,7 @@
 #!lua
 -- Record how many partitions there are, or find out how many were recorded. State without a record is of one partition:
 -- there was nothing to record then.
--- KEYS: record, then keys that stand where one partition without a namespace has state
+-- KEYS: record, state... (keys that stand where one partition without a namespace has state)
 -- ARGV: partitions
 -- returns: how many there are
 -- cost: O(1)
