@@ -32,6 +32,9 @@ UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to t
 # leader_before, silent_ms; while bridges in step are waited for: called, asked (ms)
 BRIDGE = "redis_agent:bridge"
 BRIDGE_READY = "redis_agent:bridge:ready"  # ZSET owner of a bridge in step -> ms of its last sign of life
+BRIDGE_NODE = (
+    "redis_agent:bridge:node"  # STRING, of the home partition in a cluster: the node that bridges subscribe to
+)
 # HASH: swept_ms, summary_slot, _ms and _floor, the same of summary_day, stream_dropped_unread, buried, anomalies
 SCHEDULER = "redis_agent:scheduler"
 FINALS = "redis_agent:finals"  # HASH completed experiment -> when it was judged finally
@@ -167,6 +170,7 @@ SHARED_TYPES = {
     UNAPPLIED: "set",
     BRIDGE: "hash",
     BRIDGE_READY: "zset",
+    BRIDGE_NODE: "string",
     SCHEDULER: "hash",
     LLM: "hash",
     LLM_CALLS: "list",

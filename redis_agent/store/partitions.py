@@ -67,10 +67,11 @@ class Partitions:
     def __init__(self, address: Address, count: int, *, name: str) -> None:
         self._address = address
         self._name = name
-        self._opened: list[Any] = []
+        self._opened: list[Redis] = []
+        self._readers: dict[tuple[int, str], Redis] = {}
         self.topology = topology_of(address, name=name)
         self.all = tuple(
-            Partition(number, namespace, self.connect(namespace, name=name))
+            Partition(number, namespace, self._connect(namespace, name=name))
             for number, namespace in enumerate(self._namespaces(count))
         )
         self._wide: Any = None
@@ -80,8 +81,14 @@ class Partitions:
             return [""]
         return [keys.namespace(number) for number in range(count)]
 
-    def connect(self, namespace: str, *, name: str) -> Redis:
-        """One more client of a partition, for blocking reads; closed with the others."""
+    def reader(self, partition: Partition, *, name: str) -> Redis:
+        """One more client of a partition, for blocking reads, the same whenever it is asked for."""
+        known = (partition.number, name)
+        if known not in self._readers:
+            self._readers[known] = self._connect(partition.namespace, name=name)
+        return self._readers[known]
+
+    def _connect(self, namespace: str, *, name: str) -> Redis:
         client = connect(self._address, name=name, namespace=namespace, topology=self.topology)
         self._opened.append(client)
         return client

@@ -106,7 +106,7 @@ class Topology:
 
     def __init__(self, seeds: Sequence[HostPort], connect: Connect, *, hostnames: bool = False) -> None:
         self._seeds = tuple(seeds)
-        self._connect = connect
+        self.connect = connect
         self._hostnames = hostnames
         self._nodes: tuple[Node, ...] = ()
         self._owners: dict[int, Node] = {}
@@ -169,7 +169,7 @@ class Topology:
             yield self._to_ask.pop(0)
 
     async def _ask(self, address: HostPort) -> list[Node]:
-        connection = self._connect(address)
+        connection = self.connect(address)
         try:
             async with asyncio.timeout(NODE_TIMEOUT_SECONDS):
                 await connection.connect()

@@ -23,6 +23,7 @@ from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.housekeeping import Housekeeping, trim
 from redis_agent.store.inspection import Inspection
 from redis_agent.store.lease import Lease
+from redis_agent.store.listening import agree_on_node
 from redis_agent.store.mirror import DeafError, Mirror, Renewal, Written
 from redis_agent.store.namespace import NamespacedClient, namespace_of
 from redis_agent.store.outbox import (
@@ -180,6 +181,7 @@ async def run_every_wrapper(raw: Redis) -> None:
     await spending.settle("ok", tokens_in=1)
     assert (await Inspection(raw).snapshot(["e"], with_unapplied=True)).delivered == entry.id
     assert await record(raw, 8, state=[keys.OWNERS]) == 8
+    assert await agree_on_node(raw, before="", wanted="a") == "a"
 
 
 async def test_flushed_script_cache_costs_nothing_but_a_round_trip(raw: Redis) -> None:
@@ -188,6 +190,13 @@ async def test_flushed_script_cache_costs_nothing_but_a_round_trip(raw: Redis) -
     await raw.script_flush()
     await run_every_wrapper(raw)
     assert await raw.hget(keys.aggregate("e"), "a_count") == b"1"
+
+
+async def test_bridges_agree_on_the_node_that_was_named_first(raw: Redis) -> None:
+    assert await agree_on_node(raw, before="", wanted="a") == "a"
+    assert await agree_on_node(raw, before="", wanted="b") == "a", "who comes late does not know it yet"
+    assert await agree_on_node(raw, before="a", wanted="b") == "b"
+    assert await agree_on_node(raw, before="a", wanted="c") == "b"
 
 
 # Leases --------------------------------------------------------------------------------------------------------
