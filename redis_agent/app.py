@@ -648,7 +648,7 @@ def _dispatcher(parts: Parts) -> Dispatcher:
         client=parts.client,
         consumer=parts.name,
         channel=settings.orchestrator_channel,
-        topology=parts.partitions.topology,
+        audience=parts.partitions.audience(settings.orchestrator_channel),
     )
     return Dispatcher(
         delivery=delivery,

@@ -5,7 +5,7 @@ its client puts the partition's namespace in front of every key. What belongs to
 Orchestrator reads, has no namespace, and is reached by the wide client.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -16,6 +16,7 @@ from redis.exceptions import NoPermissionError
 from redis_agent.errors import PartitionsError
 from redis_agent.store import keys, scripts
 from redis_agent.store.address import Address
+from redis_agent.store.audience import Audience
 from redis_agent.store.client import connect, topology_of, wide_client
 
 
@@ -69,6 +70,7 @@ class Partitions:
         self._name = name
         self._opened: list[Redis] = []
         self._readers: dict[tuple[int, str], Redis] = {}
+        self._audiences: dict[str, Audience] = {}
         self.topology = topology_of(address, name=name)
         self.all = tuple(
             Partition(number, namespace, self._connect(namespace, name=name))
@@ -104,6 +106,11 @@ class Partitions:
         return not self.all[0].namespace
 
     @property
+    def several(self) -> bool:
+        """Whether there is more than one."""
+        return len(self.all) > 1
+
+    @property
     def home(self) -> Partition:
         """The partition with what there is once: rosters, the language model's budget, summaries."""
         return self.all[0]
@@ -119,6 +126,17 @@ class Partitions:
         """The partition that an experiment belongs to."""
         return self.all[partition_of(experiment_id, len(self.all))]
 
+    def entry(self, partition: Partition, entry_id: str) -> str:
+        """What an entry of a stream is called where people and programs tell it from others: 3:1769940000000-0."""
+        return f"{partition.number}:{entry_id}" if self.several else entry_id
+
+    def divided(self, experiment_ids: Iterable[str]) -> dict[Partition, list[str]]:
+        """The partitions that these experiments belong to, each with its own, in the order given."""
+        found: dict[Partition, list[str]] = {}
+        for experiment_id in experiment_ids:
+            found.setdefault(self.of(experiment_id), []).append(experiment_id)
+        return found
+
     async def check(self) -> None:
         """Record how many partitions there are, where that is not recorded yet.
 
@@ -127,10 +145,28 @@ class Partitions:
             RedisError, OSError: as the server or the connection reports it.
         """
         if self.plain:
-            recorded = await self._recorded()
+            recorded = await self._recorded() or 1
         else:
-            state = [] if self._address.cluster else [keys.STREAM, keys.FLOOR]
-            recorded = await record(self.wide, len(self.all), state=state)
+            recorded = await record(self.wide, len(self.all), state=self._state)
+        self._agree(recorded)
+
+    async def compare(self) -> None:
+        """As `check`, but record nothing: for who only looks.
+
+        Raises:
+            PartitionsError, RedisError, OSError: as `check`.
+        """
+        recorded = await self._recorded()
+        if recorded is None and self._state and not self.plain and await self.wide.exists(*self._state):
+            recorded = 1
+        self._agree(recorded or len(self.all))
+
+    @property
+    def _state(self) -> Sequence[str]:
+        """Keys that stand where one partition without a namespace has state."""
+        return [] if self._address.cluster else [keys.STREAM, keys.FLOOR]
+
+    def _agree(self, recorded: int) -> None:
         if recorded != len(self.all):
             raise PartitionsError(
                 f"the state in Redis is of {recorded} partition{'' if recorded == 1 else 's'}, and "
@@ -138,16 +174,26 @@ class Partitions:
                 "docs/cluster.md for how their number is changed"
             )
 
-    async def _recorded(self) -> int:
+    async def _recorded(self) -> int | None:
         """What was recorded by those who share the server; with one partition nothing is."""
         try:
             value: Any = await self.wide.get(keys.PARTITIONS)
         except NoPermissionError:
-            return 1  # a user whose rights were given before there were partitions
-        return int(value) if value and value.isdigit() else 1
+            return None  # a user whose rights were given before there were partitions
+        return int(value) if value and value.isdigit() else None
+
+    def audience(self, channel: str) -> Audience | None:
+        """Who listens to a channel in a cluster; None on one server, where the reply of PUBLISH says it."""
+        if self.topology is None:
+            return None
+        if channel not in self._audiences:
+            self._audiences[channel] = Audience(self.topology, channel)
+        return self._audiences[channel]
 
     async def aclose(self) -> None:
         """Close every client."""
+        for audience in self._audiences.values():
+            await audience.aclose()
         for client in self._opened:
             await client.aclose()
         if self._wide is not None and not self.plain:

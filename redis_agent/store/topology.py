@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Connection
+from redis.asyncio import Connection, Redis
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError, RedisError  # noqa: A004 - what redis-py raises here
-from redis.exceptions import TimeoutError as RedisTimeout
 
 from redis_agent.store.address import HostPort
 
@@ -46,6 +45,7 @@ class Node:
         failed: whether the cluster has found that it does not answer.
         epoch: with which it owns its slots; the later one wins.
         slots: (first, last) of each range that it owns.
+        linked: whether whoever says this can send it messages over the bus.
     """
 
     id: str
@@ -54,6 +54,7 @@ class Node:
     failed: bool
     epoch: int
     slots: tuple[tuple[int, int], ...] = ()
+    linked: bool = True
 
     def owns(self, slot: int) -> bool:
         """Whether it is the primary of this slot."""
@@ -94,6 +95,7 @@ def read_nodes(reply: str, asked: HostPort, *, hostnames: bool = False) -> list[
                 failed="fail" in flags,
                 epoch=int(fields[6]),
                 slots=tuple((int(first), int(last or first)) for first, _, last in ranges),
+                linked=fields[7] == "connected",
             )
         )
     return nodes
@@ -166,6 +168,19 @@ class Topology:
                     self._nodes, self._older_answers = tuple(older), 0
             self._asked_at = asyncio.get_running_loop().time()
 
+    async def linked_to(self, client: Redis) -> list[Node]:
+        """The nodes that the one that this client leads to can send messages to now, itself included.
+
+        Raises:
+            RedisError, OSError: it does not say.
+        """
+        reply: bytes = await client.execute_command("CLUSTER", "NODES")
+        seen = read_nodes(reply.decode("utf-8", "replace"), ("", 0))
+        linked = {node.id for node in seen if node.linked and not node.failed}
+        if not linked <= {node.id for node in self._nodes}:
+            await self.refresh()
+        return [node for node in self._nodes if node.id in linked]
+
     def _turn(self) -> Iterable[HostPort]:
         """Each node once, beginning with the one after the one that was asked last."""
         known = [node.address for node in self._nodes if not node.failed]
@@ -180,24 +195,6 @@ class Topology:
             return read_nodes(reply.decode("utf-8", "replace"), address, hostnames=self._hostnames)
         except (RedisError, OSError, ValueError):
             return []
-
-    async def subscribers(self, channel: str) -> int:
-        """How many subscribe to a channel on all nodes together, as far as these answer.
-
-        Raises:
-            RedisError: a node refuses to say.
-        """
-        if not self._nodes:
-            await self.refresh()
-        counts = await asyncio.gather(*(self._subscribers(node, channel) for node in self._nodes if not node.failed))
-        return sum(counts)
-
-    async def _subscribers(self, node: Node, channel: str) -> int:
-        try:
-            _, count = await self._command(node.address, "PUBSUB", "NUMSUB", channel)
-            return int(count)
-        except (ConnectionError, RedisTimeout, OSError):
-            return 0  # whoever listened there hears nothing
 
     async def _command(self, address: HostPort, *command: str) -> Any:
         """Run one command on one node, on a connection of its own.

@@ -19,6 +19,7 @@ def test_nodes_are_read_as_they_are_listed() -> None:
     assert nodes["aaa"] == Node("aaa", ("10.0.0.1", 6379), True, False, 7, ((0, 5460), (5462, 5462)))
     assert nodes["ccc"].address == ("fe80::1", 6380)
     assert nodes["ccc"].failed
+    assert [node.linked for node in nodes.values()] == [True, True, False, True]
     assert nodes["eee"].address == ("here", 6390)
     assert not nodes["eee"].primary
     assert [n for n in (93, 5461, 5462, 5463) if nodes["bbb"].owns(n)] == [5461, 5463]
