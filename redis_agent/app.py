@@ -76,6 +76,7 @@ from redis_agent.store.rights import missing_rights
 from redis_agent.store.spending import Spending
 from redis_agent.store.stream import TOGETHER, EventStream
 from redis_agent.store.translations import Translations
+from redis_agent.store.union import AllWindows
 from redis_agent.store.windows import Windows
 from redis_agent.summaries import Digests, Rhythm, Sources, Summaries, daily_at
 from redis_agent.telemetry import Level, Liveness, Telemetry
@@ -374,8 +375,11 @@ async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Even
 
 async def _warn_of_eviction(parts: Parts) -> None:
     """Say at the start when the server may throw keys of ours away: counts, floors and cooldowns then go unnoticed."""
+    policy = "noeviction"
     try:
-        policy = (await parts.client.info("memory")).get("maxmemory_policy", "noeviction")
+        for partition in parts.partitions.all:  # each may be on another node of a cluster
+            found = (await partition.client.info("memory")).get("maxmemory_policy", policy)
+            policy = found if policy == "noeviction" else policy
     except (RedisError, OSError):
         return  # not allowed to ask, or gone again
     if policy != "noeviction":
@@ -781,11 +785,11 @@ def _page(parts: Parts) -> StatusPage:
     settings = parts.settings
     return StatusPage(
         document=Document(
-            parts.client,
+            parts.partitions,
             address_shown=settings.address_shown,
             experiments=KnownExperiments(
-                parts.client,
-                maturity=Maturity(Windows(parts.client), parts.clock, settings.maturity_seconds),
+                parts.partitions,
+                maturity=Maturity(AllWindows(parts.partitions), parts.clock, settings.maturity_seconds),
                 alpha=settings.alert_alpha,
                 min_samples=settings.min_samples,
                 translate=settings.translate_criteria,

@@ -16,6 +16,7 @@ from redis_agent.store import keys, scripts
 from redis_agent.store.analyses import KeptAnalyses
 from redis_agent.store.failures import is_wrong_type
 from redis_agent.store.flow import Flow, flow, is_missing, outbox_flow
+from redis_agent.store.namespace import namespace_of
 from redis_agent.store.stream import StreamEntry, received_ms, text, text_map, whole
 
 _PAGE = 1_000
@@ -171,7 +172,7 @@ class Inspection:
         """Why the experiment's aggregate cannot be read, or ""."""
         key = keys.aggregate(experiment_id)
         kind = text(await self._client.type(key))
-        return "" if kind in ("none", "hash") else f"the key {key} is a {kind}, not a hash"
+        return "" if kind in ("none", "hash") else f"the key {namespace_of(self._client)}{key} is a {kind}, not a hash"
 
     # Alerts ------------------------------------------------------------------------------------------------
 
