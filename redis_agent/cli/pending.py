@@ -335,7 +335,7 @@ def _show(document: dict[str, Any]) -> None:
 
 
 def _head(document: dict[str, Any]) -> str:
-    if not document["exists"]:
+    if not document["exists"] and not document["pending"]:
         if not document["length"]:
             return "nothing is pending: there is no stream of events yet"
         return f"nothing is pending: no worker has made the consumer group yet; {document['length']:,} entries wait"

@@ -10,7 +10,13 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    ClusterDownError,
+    ConnectionError,  # noqa: A004 - what redis-py raises here
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from redis_agent.clock import stream_id
 from redis_agent.store import keys
@@ -42,13 +48,15 @@ async def each(partitions: Sequence[Partition], reading: Callable[[Partition], A
 
 
 async def answering(partitions: Sequence[Partition]) -> tuple[list[Partition], dict[int, Exception]]:
-    """The partitions whose keys can be read now, and why not of the others."""
+    """The partitions that have a primary that answers, whatever it answers, and what became of the others."""
 
     async def asked(partition: Partition) -> Exception | None:
         try:
             await partition.client.exists(keys.FLOOR)
-        except (RedisError, OSError) as error:
+        except (ConnectionError, RedisTimeoutError, ClusterDownError, OSError) as error:
             return error
+        except ResponseError:
+            pass
         return None
 
     found = dict(zip(partitions, await each(partitions, asked), strict=True))
