@@ -47,7 +47,9 @@ class Publisher:
             node = nodes[number % len(nodes)]
             if node.port not in self._clients:
                 # Sent once: redis-py's default of trying again would publish twice what lost only its reply.
-                self._clients[node.port] = Redis(port=node.port, protocol=2, retry=Retry(NoBackoff(), 0))
+                self._clients[node.port] = Redis(
+                    port=node.port, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=30
+                )
             client = self._clients[node.port]
             one = EXPERIMENTS[number % len(EXPERIMENTS)]
             number += 1
