@@ -375,14 +375,13 @@ async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Even
 
 async def _warn_of_eviction(parts: Parts) -> None:
     """Say at the start when the server may throw keys of ours away: counts, floors and cooldowns then go unnoticed."""
-    policy = "noeviction"
+    clients = [partition.client for partition in parts.partitions.all]
     try:
-        for partition in parts.partitions.all:  # each may be on another node of a cluster
-            found = (await partition.client.info("memory")).get("maxmemory_policy", policy)
-            policy = found if policy == "noeviction" else policy
+        memory = await asyncio.gather(*(client.info("memory") for client in clients))
     except (RedisError, OSError):
         return  # not allowed to ask, or gone again
-    if policy != "noeviction":
+    policies = {one.get("maxmemory_policy", "noeviction") for one in memory} - {"noeviction"}
+    for policy in sorted(policies):
         log.get("app").warning(
             "keys_may_be_evicted",
             maxmemory_policy=policy,
@@ -496,7 +495,12 @@ def _bridge(parts: Parts) -> Bridge:
     settings, partitions = parts.settings, parts.partitions
     source: Source = OneServer(parts.client)
     if partitions.topology is not None:
-        source = AgreedNode(partitions.home.client, partitions.topology, patience_seconds=settings.lease_seconds)
+        source = AgreedNode(
+            partitions.home.client,
+            partitions.topology,
+            patience_seconds=settings.lease_seconds,
+            telemetry=parts.telemetry,
+        )
     each = _each(parts)
     return Bridge(
         source=source,

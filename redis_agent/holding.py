@@ -23,8 +23,8 @@ from redis_agent.telemetry import Telemetry
 _PARTS = 5
 # Entries asked for when nothing is known about their size, and at least, where their size allows it.
 _FIRST_COUNT = 16
-# A batch larger than the second number is asked for only while applying it takes less than the first, in seconds: the
-# server does nothing else meanwhile.
+# A batch larger than the second number is asked for only while applying it takes the server less than the first, in
+# seconds of its CPU time: it does nothing else meanwhile.
 _APPLY_SECONDS = 0.02
 _ALWAYS_COUNT = 500
 # What the newest batch counts for in the mean time an entry takes.
@@ -133,7 +133,7 @@ class Holding:
         self._finished.set()
 
     def applied(self, count: int, seconds: float) -> None:
-        """So many entries were applied at once, in so many seconds; a few say nothing about many."""
+        """So many entries were applied at once, in so many seconds of the server; a few say nothing about many."""
         if count < _ALWAYS_COUNT:
             return
         each = seconds / count

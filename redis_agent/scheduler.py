@@ -5,7 +5,7 @@
 - what changes in definitions while no event comes, and the last judgement of what is completed;
 - anomalies in windows that have closed;
 - summaries, and criteria to be translated, each in a loop of its own: a model may take its time;
-- trimming, and removing consumers that are gone.
+- trimming, removing consumers that are gone, and putting right a lag that the server has got wrong.
 
 How far it came is kept in Redis, so that the next leader continues where the last one stopped. Every job may run twice
 without harm: alerts are held apart by the state of their criterion, the summary by its slot.
@@ -110,6 +110,7 @@ class Scheduler:
             *([Job(_EXAMINE_SECONDS, examiner.examine)] if examiner is not None else []),
             Job(_TRIM_SECONDS, self._trim),
             Job(_TRIM_SECONDS, self._count_buried),
+            Job(_TRIM_SECONDS, self._correct_lags),
             Job(_CONSUMERS_SECONDS, self._remove_consumers),
         ]
         self._unhurried: list[Job] = []
@@ -272,6 +273,12 @@ class Scheduler:
         buried = await self._housekeeping.take_buried()
         if buried:
             self._telemetry.dead_letters.labels(Reason.OPERATOR.value).inc(buried)
+
+    async def _correct_lags(self) -> None:
+        """After a restart or a failover some servers count from where they are not."""
+        wrong = await self._housekeeping.correct_lags()
+        if wrong:
+            self._log.info("lag_corrected", was=wrong)
 
     async def _remove_consumers(self) -> None:
         removed = await self._housekeeping.remove_consumers()

@@ -131,8 +131,12 @@ class Shared:
                 await self._change(share)
                 await sleep_unless(stop, _LOOK_SECONDS)
         finally:
-            await self._change(frozenset())
-            await asyncio.gather(*(task for task, _ in self._tasks.values()))
+            for _, ending in self._tasks.values():
+                ending.set()
+            ended = await asyncio.gather(*(task for task, _ in self._tasks.values()), return_exceptions=True)
+        for outcome in ended:
+            if outcome is not None:
+                raise outcome
 
     async def _share(self) -> frozenset[int]:
         now_ms = await self._inspection.now_ms()

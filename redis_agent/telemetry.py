@@ -291,17 +291,6 @@ class Telemetry:
             "Events dropped because they could not be written for too long.",
             registry=r,
         )
-        self.projected = Counter(
-            "redis_agent_projected",
-            "Copies of experiments' aggregates and lists that were brought up to date, where there are partitions.",
-            registry=r,
-        )
-        self.projection_lag: Level = Gauge(
-            "redis_agent_projection_lag_seconds",
-            "How long the oldest change of an experiment is known that is not copied to the names that others read; 0 "
-            "without partitions.",
-            registry=r,
-        )
         self.bridge_buffer_bytes: Level = Gauge(
             "redis_agent_bridge_buffer_bytes", "Events received but not yet written.", registry=r
         )
@@ -379,6 +368,26 @@ class Telemetry:
         )
         self.oldest_unread = Gauge("redis_agent_oldest_unread_seconds", "Age of the oldest unread entry.", registry=r)
         self.redis_up = Gauge("redis_agent_redis_up", "1 when Redis answered the last scrape.", registry=r)
+        self._of_partitions(r)
+
+    def _of_partitions(self, r: CollectorRegistry) -> None:
+        self.projected = Counter(
+            "redis_agent_projected",
+            "Copies of experiments' aggregates and lists that were brought up to date, where there are partitions.",
+            registry=r,
+        )
+        self.projection_lag: Level = Gauge(
+            "redis_agent_projection_lag_seconds",
+            "How long the oldest change of an experiment is known that is not copied to the names that others read; 0 "
+            "without partitions.",
+            registry=r,
+        )
+        self.bridge_links_renewed = Counter(
+            "redis_agent_bridge_links_renewed",
+            "In a cluster: links of its bus to the node that bridges listen to that were made anew; what was published "
+            "on the other node a moment before may be missed.",
+            registry=r,
+        )
 
     def apart(self) -> "Telemetry":
         """The same metrics for one of several partitions: what its roles set goes into what all of them say."""

@@ -15,7 +15,6 @@ process dies:
 """
 
 import asyncio
-import time
 from collections import Counter
 
 from redis.exceptions import RedisError
@@ -198,10 +197,8 @@ class Worker:
         while folded.entries:
             try:
                 self._ask(folded.batch)
-                began = time.perf_counter()
                 with self._telemetry.batch_seconds.time():
                     outcome = await self._stream.apply(folded.batch)
-                self._holding.applied(len(folded.entries), time.perf_counter() - began)
             except (RedisError, OSError) as error:
                 if folded.alone:
                     folded.alone = False
@@ -215,6 +212,7 @@ class Worker:
                 continue
             recovery.succeeded()
             if isinstance(outcome, Applied):
+                self._holding.applied(len(folded.entries), outcome.seconds)
                 await self._confirming.applied(folded, outcome)
                 return
             entries = folded.entries

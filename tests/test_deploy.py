@@ -90,6 +90,17 @@ def test_what_scales_by_metrics_names_metrics_that_exist_and_a_deployment_that_d
     assert set(asked) <= names
 
 
+@pytest.mark.parametrize(("name", "service"), list(agents()), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_file_that_a_service_may_be_told_to_read_is_one_of_its_secrets(name: str, service: dict) -> None:
+    example = dict(re.findall(r"^#(\w+)=(.*)", (DEPLOY / ".env.example").read_text(), re.MULTILINE))
+    files = {key: value for key, value in service["environment"].items() if key.endswith("_FILE")}
+    assert "REDIS_URL_FILE" in files
+    for key, value in files.items():
+        path = Path(example[key] if value.startswith("${") else value)
+        assert path.parent == Path("/run/secrets")
+        assert path.name in service["secrets"], key
+
+
 def test_only_loopback_is_published_unless_asked_otherwise() -> None:
     for service in compose()["services"].values():
         assert all(str(port).startswith("${BIND:-127.0.0.1}:") for port in service.get("ports", ()))

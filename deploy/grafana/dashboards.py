@@ -264,7 +264,10 @@ OPERATIONS = Dashboard(
                 ),
                 Panel(
                     "Bridges out of step",
-                    {"a second": rate("redis_agent_bridge_resyncs", "job")},
+                    {
+                        "a second": rate("redis_agent_bridge_resyncs", "job"),
+                        "links of the cluster's bus made anew": rate("redis_agent_bridge_links_renewed", "job"),
+                    },
                     about="Times that a bridge waited for the leader's next mark.",
                     width=6,
                 ),

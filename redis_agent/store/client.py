@@ -7,6 +7,7 @@ scripts that recognise the repetition.
 
 import asyncio
 import builtins
+import contextlib
 import math
 import socket
 from collections.abc import Iterable
@@ -18,7 +19,12 @@ from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, ResponseError, TimeoutError  # noqa: A004 - what redis-py raises here
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004 - what redis-py raises here
+    ResponseError,
+    TimeoutError,  # noqa: A004 - the same
+)
 
 from redis_agent.store import keys
 from redis_agent.store.address import Address, HostPort
@@ -223,7 +229,8 @@ def subscription(client: Redis) -> Connection:
 async def arrived(connection: Connection) -> list[Any]:
     """Wait for a message of a subscription, and take with it all that have arrived, in their order.
 
-    Asking redis-py for each costs more than all that a bridge does with one.
+    Asking redis-py for each costs more than all that a bridge does with one. While a server loads its data it passes on
+    what is published and refuses a PING: that is a sign of life as well, and not among the replies.
 
     Returns:
         replies; one that is an error is an exception among them, but the first is raised.
@@ -231,8 +238,12 @@ async def arrived(connection: Connection) -> list[Any]:
     Raises:
         RedisError, OSError: the subscription has ended.
     """
-    replies = [await connection.read_response(timeout=math.inf)]
+    replies = []
+    with contextlib.suppress(BusyLoadingError):
+        # For redis-py it is a reason to disconnect. Whoever listens does so when the subscription has ended.
+        replies.append(await connection.read_response(timeout=math.inf, disconnect_on_error=False))
     parser: Any = connection._parser  # noqa: SLF001 - redis-py has no other way to what it has read already
     while (reply := parser._reader.gets()) is not NOT_ENOUGH_DATA:  # noqa: SLF001
-        replies.append(reply)
+        if not isinstance(reply, BusyLoadingError):
+            replies.append(reply)
     return replies

@@ -11,6 +11,9 @@ from redis_agent.store import keys, scripts
 from redis_agent.store.flow import is_missing
 from redis_agent.store.stream import text, whole
 
+# Every stream that is read by a group, and the group.
+_GROUPS = ((keys.STREAM, keys.GROUP), (keys.OUTBOX, keys.DISPATCHER_GROUP))
+
 
 @dataclass(frozen=True, slots=True)
 class SummaryMark:
@@ -116,13 +119,24 @@ class Housekeeping:
             if first is None or _parts(text(member)) < _parts(first):
                 await self._client.srem(ids_key, member)
 
+    async def correct_lags(self) -> dict[str, int]:
+        """Have the server say 0 where it says a lag and nothing is unread; the lags that were wrong, by stream."""
+        wrong = {}
+        for stream, group in _GROUPS:
+            try:
+                lag = int(await scripts.run(self._client, "count_read", [stream], [group]))
+            except ResponseError as error:
+                if is_missing(error):
+                    continue
+                raise
+            if lag:
+                wrong[stream] = lag
+        return wrong
+
     async def remove_consumers(self) -> list[str]:
         """Remove consumers of both groups that hold nothing and were not seen for long."""
         removed = []
-        for stream, group in (
-            (keys.STREAM, keys.GROUP),
-            (keys.OUTBOX, keys.DISPATCHER_GROUP),
-        ):
+        for stream, group in _GROUPS:
             try:
                 consumers = await self._client.xinfo_consumers(stream, group)
             except ResponseError as error:

@@ -19,6 +19,7 @@ from redis_agent.store import keys, scripts
 from redis_agent.store.client import subscription
 from redis_agent.store.stream import text
 from redis_agent.store.topology import NODE_TIMEOUT_SECONDS, Node, Topology
+from redis_agent.telemetry import Telemetry
 
 
 class Source(Protocol):
@@ -70,12 +71,16 @@ class AgreedNode:
         home: client of the home partition.
         topology: of the cluster.
         patience_seconds: how long a bridge tries to reach the node.
+        telemetry: counts links to the node that were made anew.
     """
 
-    def __init__(self, home: Redis, topology: Topology, *, patience_seconds: float) -> None:
+    def __init__(self, home: Redis, topology: Topology, *, patience_seconds: float, telemetry: Telemetry) -> None:
         self._home = home
         self._topology = topology
         self._patience_seconds = patience_seconds
+        self._telemetry = telemetry
+        # By which node's link what is published there comes, and since when it stands.
+        self._links: dict[str, int] = {}
         self._node = ""
         # Which node cannot be reached, and since when.
         self._unreached: tuple[str, float] = ("", 0.0)
@@ -94,7 +99,7 @@ class AgreedNode:
                 if self._unreached[0] != node.id:
                     self._unreached = node.id, self._now()
                 raise
-            self._node, self._unreached = node.id, ("", 0.0)
+            self._node, self._unreached, self._links = node.id, ("", 0.0), {}
             yield connection, node.id
         finally:
             await connection.disconnect(nowait=True)
@@ -106,9 +111,25 @@ class AgreedNode:
                 await self._topology.refresh()
                 if self._lost(self._node):
                     return True
-                agreed: Any = await self._home.get(keys.BRIDGE_NODE)
-                return agreed is not None and text(agreed) != self._node
+                agreed = await agree_on_node(self._home, before="", wanted=self._node)
+                if agreed != self._node:
+                    return True
+                await self._look_at_links()
         return False
+
+    async def _look_at_links(self) -> None:
+        """Say when a link of the cluster's bus was made anew: what was on it may be lost, and no subscriber is told."""
+        address = next(node.address for node in self._topology.nodes if node.id == self._node)
+        links = await self._topology.links_to(address)
+        anew = [node for node, since in links.items() if self._links.get(node, since) != since]
+        self._links |= links
+        if anew:
+            self._telemetry.bridge_links_renewed.inc(len(anew))
+            self._log.warning(
+                "bus_link_renewed",
+                nodes=anew,
+                meaning="what was published on these nodes a moment before may not have reached the bridges",
+            )
 
     async def _agree(self) -> Node:
         await self._topology.refresh()

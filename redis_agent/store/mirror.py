@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from redis.asyncio import Redis
@@ -206,11 +208,14 @@ class Mirror:
             traces: the contexts of those events that are traced, by position.
         """
         contexts = " ".join(f"{position} {context}" for position, context in traces.items())
-        pairs = [part for event in batch.events for part in event]
+        args: list[Any] = [value, epoch, batch.first, batch.given_up_from, self.channel, _or_empty(confirmed), contexts]
+        for at_ms, received in groupby(batch.events, key=itemgetter(0)):
+            together = [event for _, event in received]
+            args += (at_ms, len(together), *together)
         outcome, position, given_up = await self._run(
             "mirror_write",
             [keys.LEASE_BRIDGE, keys.STREAM, keys.BRIDGE, keys.ACCOUNT],
-            [value, epoch, batch.first, batch.given_up_from, self.channel, _or_empty(confirmed), contexts, *pairs],
+            args,
         )
         return Written(text(outcome), int(position), int(given_up))
 

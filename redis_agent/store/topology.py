@@ -101,6 +101,11 @@ def read_nodes(reply: str, asked: HostPort, *, hostnames: bool = False) -> list[
     return nodes
 
 
+def _text(raw: bytes) -> str:
+    """Text of a reply."""
+    return raw.decode("utf-8", "replace")
+
+
 def _epoch(nodes: Iterable[Node]) -> int:
     return max((node.epoch for node in nodes if node.primary), default=0)
 
@@ -175,7 +180,7 @@ class Topology:
             RedisError, OSError: it does not say.
         """
         reply: bytes = await client.execute_command("CLUSTER", "NODES")
-        seen = read_nodes(reply.decode("utf-8", "replace"), ("", 0))
+        seen = read_nodes(_text(reply), ("", 0))
         linked = {node.id for node in seen if node.linked and not node.failed}
         if not linked <= {node.id for node in self._nodes}:
             await self.refresh()
@@ -192,9 +197,21 @@ class Topology:
     async def _ask(self, address: HostPort) -> list[Node]:
         try:
             reply: bytes = await self._command(address, "CLUSTER", "NODES")
-            return read_nodes(reply.decode("utf-8", "replace"), address, hostnames=self._hostnames)
+            return read_nodes(_text(reply), address, hostnames=self._hostnames)
         except (RedisError, OSError, ValueError):
             return []
+
+    async def links_to(self, address: HostPort) -> dict[str, int]:
+        """By whose links of the cluster's bus a node hears the others, and when each was made (ms).
+
+        Raises:
+            RedisError, OSError: the node does not answer, or refuses.
+        """
+        rows = [
+            dict(zip(map(_text, row[::2]), row[1::2], strict=False))
+            for row in await self._command(address, "CLUSTER", "LINKS")
+        ]
+        return {_text(row["node"]): int(row["create-time"]) for row in rows if row.get("direction") == b"from"}
 
     async def _command(self, address: HostPort, *command: str) -> Any:
         """Run one command on one node, on a connection of its own.

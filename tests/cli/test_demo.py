@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.asyncio import Redis
 
 from redis_agent.cli.demonstration.scenario import STORIES, Simulation
 from redis_agent.experiments import parse_experiment
@@ -172,18 +173,37 @@ async def test_it_publishes_to_an_agent_that_runs_elsewhere_until_it_is_told_to_
     assert re.fullmatch(r"demo: [\d,]+ events published", running.lines[-1])
 
 
+async def test_its_story_begins_when_somebody_listens(redis_url: str) -> None:
+    heard = 0
+    async with demo("--publish", "--speed", "20", REDIS_URL=redis_url) as running:
+        assert running.process.stderr is not None
+        assert (await running.process.stderr.readline()).decode() == "nobody listens on fullsend:metrics yet\n"
+        async with Redis.from_url(redis_url, protocol=2) as client, client.pubsub() as listener:
+            await listener.subscribe("fullsend:metrics")
+            await listener.get_message(timeout=5)
+            while heard < 100:
+                heard += await listener.get_message(timeout=5) is not None
+            running.process.terminate()
+            assert (await running.finish())[0] == 0
+            while await listener.get_message(timeout=0.05):
+                heard += 1
+    assert running.lines[-1] == f"demo: {heard:,} events published"
+
+
 async def test_it_goes_on_publishing_when_the_server_is_there_again(own_server: OwnServerFactory) -> None:
     server = own_server()
-    async with demo("--publish", REDIS_URL=server.url) as running:
-        with redis.Redis.from_url(server.url, protocol=2) as client:
-            await eventually(lambda: client.exists("experiments:exp_winner"), 30, what="the experiments are defined")
-        server.kill()
-        assert running.process.stderr is not None
-        assert "the server is away" in (await running.process.stderr.readline()).decode()
-        server.restart()
-        assert (await running.process.stderr.readline()).decode() == "the server is there again\n"
-        running.process.terminate()
-        assert (await running.finish())[0] == 0
+    async with Redis.from_url(server.url, protocol=2) as client, client.pubsub() as listener:
+        await listener.subscribe("fullsend:metrics")
+        assert await listener.get_message(timeout=5)
+        async with demo("--publish", "--speed", "20", REDIS_URL=server.url) as running:
+            assert await listener.get_message(timeout=30), "an event is heard"
+            server.kill()
+            assert running.process.stderr is not None
+            assert "the server is away" in (await running.process.stderr.readline()).decode()
+            server.restart()
+            assert (await running.process.stderr.readline()).decode() == "the server is there again\n"
+            running.process.terminate()
+            assert (await running.finish())[0] == 0
     assert "unheard by any bridge" in running.lines[-1]
 
 

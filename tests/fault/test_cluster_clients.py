@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_agent.errors import PartitionsError
@@ -159,3 +160,35 @@ async def test_number_of_partitions_is_recorded_for_the_whole_cluster(cluster: C
     with pytest.raises(PartitionsError):
         await other.check()
     await other.aclose()
+
+
+async def test_a_link_of_the_bus_that_was_made_anew_is_seen(cluster: Cluster, partitions: Partitions) -> None:
+    topology = partitions.topology
+    assert topology is not None
+    (listened, *others) = cluster.nodes
+    before = await topology.links_to(("127.0.0.1", listened.port))
+    assert before.keys() == {node.id for node in others}
+    restarted = next(node for node in others if node not in cluster.primaries)
+    restarted.kill()
+    restarted.restart()
+
+    async def anew() -> bool:
+        links = await topology.links_to(("127.0.0.1", listened.port))
+        return {one for one, since in links.items() if since != before[one]} == {restarted.id}
+
+    await eventually(anew, 10)
+
+
+async def test_subscribers_are_counted_on_all_nodes(cluster: Cluster, partitions: Partitions) -> None:
+    topology = partitions.topology
+    assert topology is not None
+    assert await topology.subscribers("news") == 0
+    async with contextlib.AsyncExitStack() as stack:
+        for node in (cluster.nodes[0], cluster.nodes[4], cluster.nodes[4]):
+            client = await stack.enter_async_context(Redis(port=node.port, protocol=2))
+            listener = await stack.enter_async_context(client.pubsub())
+            await listener.subscribe("news")
+            await listener.get_message(timeout=1)
+        assert await topology.subscribers("news") == 3
+        cluster.nodes[4].kill()
+        assert await topology.subscribers("news") == 1

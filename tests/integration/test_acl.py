@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
 from redis_agent.embedded import find_server_binary
+from redis_agent.store.housekeeping import Housekeeping
 from tests.cli.conftest import run_cli
 from tests.gemini_stub import KEY, running
 from tests.integration.flow import METRICS, ORCHESTRATOR, OUTBOX, STREAM, answered
@@ -350,6 +351,16 @@ async def test_what_was_written_in_scripts_and_transactions_is_there_after_a_res
     assert await applied()
     async with deployment.client("admin") as admin:
         assert await admin.xlen(STREAM) == 50
+    assert deployment.refused() == []
+
+
+async def test_the_scheduler_may_put_right_a_lag(deployment: Deployment) -> None:
+    async with deployment.client("admin") as admin, deployment.client("scheduler") as scheduler:
+        await admin.xgroup_create(STREAM, "redis_agent", mkstream=True)
+        last = await admin.xadd(STREAM, {"data": "{}"})
+        await admin.execute_command("XGROUP", "SETID", STREAM, "redis_agent", last, "ENTRIESREAD", 0)
+        house = Housekeeping(scheduler, stream_max=1, stream_hard=1, consumer_expiry_seconds=1)
+        assert await house.correct_lags() == {STREAM: 1}
     assert deployment.refused() == []
 
 

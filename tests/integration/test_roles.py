@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
+from redis_agent.bridge import PING_SECONDS
 from tests.conftest import OwnServerFactory
 from tests.integration.flow import (
     GROUP,
@@ -216,6 +217,32 @@ async def test_two_bridges_write_each_event_once_and_one_takes_over_from_the_oth
 
     numbers = [json.loads(fields["data"])["n"] for _, fields in await client.xrange(STREAM)]
     assert numbers == list(range(600))
+
+
+async def test_what_is_published_while_the_server_loads_its_data_is_written(
+    own_server: OwnServerFactory, tmp_path: Path
+) -> None:
+    server = own_server(enable_debug_command="yes", loading_process_events_interval_bytes="1024")
+    agents = Agents(server.url, tmp_path)
+    published = 0
+    async with Redis.from_url(server.url) as client, Redis.from_url(server.url) as other:
+        try:
+            bridge = await agents.start("bridge").ready()
+            await bridge.logged("bridge_leads")
+            await client.mset({f"key {n}": "x" * 100 for n in range(1000)})
+            await client.config_set("key-load-delay", "2000")  # microseconds for each key
+            began = time.monotonic()
+            loading = asyncio.create_task(other.execute_command("DEBUG", "RELOAD"))
+            while not loading.done():
+                assert await client.publish(METRICS, json.dumps({"experiment_id": "exp", "n": published})) == 1
+                published += 1
+                await asyncio.sleep(0.01)
+            await loading
+            assert time.monotonic() - began > 1.5 * PING_SECONDS, "it has asked for a sign of life meanwhile"
+            await eventually(lambda: written_are(client, published), what="all is written")
+            assert "bridge_gap" not in {line["event"] for line in bridge.log()}
+        finally:
+            agents.end()
 
 
 async def written_are(client: Redis, number: int) -> bool:

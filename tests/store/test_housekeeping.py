@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from redis_agent.store import keys, scripts
+from redis_agent.store.flow import flow
 from redis_agent.store.housekeeping import Dropped, Housekeeping, trim, trim_hard
 from redis_agent.store.pending import PendingEntries
 from redis_agent.store.stream import EventStream
@@ -83,6 +84,45 @@ async def test_trim_takes_at_most_a_thousand_entries_a_call(raw: Redis) -> None:
     await all_read(raw)
     steps = [await trim(raw, 1_000) for _ in range(3)]
     assert steps == [(1_000, 1_500), (1_000, 500), (500, 0)]
+
+
+async def lag_of(client: Redis) -> int | None:
+    (group,) = await client.xinfo_groups(keys.STREAM)
+    return group["lag"]
+
+
+async def miscount(client: Redis, position: str, read: int) -> None:
+    """As Redis 7.0 does by a restart: it knows how far the group came, and how much it had read some time before."""
+    await client.execute_command("XGROUP", "SETID", keys.STREAM, keys.GROUP, position, "ENTRIESREAD", read)
+
+
+async def test_lag_where_nothing_is_unread_is_put_right_and_the_group_goes_on_where_it_was(raw: Redis) -> None:
+    house = Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=60)
+    stream = event_stream(raw)
+    assert await house.correct_lags() == {}, "no stream yet"
+    ids = await read_events(raw, stream, b"{}", b"{}", b"{}")
+    await miscount(raw, ids[-1], read=1)
+    assert await lag_of(raw) == 2
+
+    assert await house.correct_lags() == {keys.STREAM: 2}
+    assert await lag_of(raw) == 0
+    assert await house.correct_lags() == {}
+    new = (await raw.xadd(keys.STREAM, {"data": b"{}"})).decode()
+    assert await lag_of(raw) == 1
+    assert [entry.id for entry in await stream.read_new(count=9, block_ms=1)] == [new]
+    assert (await flow(raw)).pending == 4
+
+
+async def test_lag_is_left_alone_while_something_is_unread_and_where_it_is_unknown(raw: Redis) -> None:
+    house = Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=60)
+    ids = await read_events(raw, event_stream(raw), b"{}", b"{}", b"{}")
+    await miscount(raw, ids[-1], read=1)
+    unread = await raw.xadd(keys.STREAM, {"data": b"{}"})
+    assert await house.correct_lags() == {}
+    assert await lag_of(raw) == 3
+    await raw.xdel(keys.STREAM, unread)
+    assert await lag_of(raw) is None
+    assert await house.correct_lags() == {}
 
 
 async def test_consumer_that_holds_entries_is_never_removed(raw: Redis) -> None:

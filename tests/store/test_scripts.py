@@ -176,6 +176,7 @@ async def run_every_wrapper(raw: Redis) -> None:
     assert await Outbox(raw).trim(100) == ([], 0)
     await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=0).remove_consumers()
     await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=0).trim_hard(lambda: True)
+    assert await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=0).correct_lags() == {}
     letter = await raw.xadd(keys.DEAD_LETTERS, {"data": "x"})
     assert await DeadLetters(raw).replay(letter.decode(), now_ms=1)
     spending = Spending(raw, per_minute=1, per_day=1)
@@ -574,6 +575,16 @@ async def test_lost_group_of_the_outbox_is_recreated_after_what_was_delivered_or
     await delivery.ensure_group()
 
     assert [entry.data for entry in await delivery.read(count=9, block_ms=1)] == ["data 2", "data 3"]
+
+
+async def test_batch_that_is_partly_written_is_continued_with_each_events_own_time(raw: Redis) -> None:
+    mirror, claim = await begin_to_lead(raw)
+    events = [(1, b"a"), (1, b"b"), (2, b"c"), (2, b"d"), (2, b"e"), (1, b"f")]
+    for upto in (1, 3, 3, 4, 6):
+        written = await mirror.write(claim.value, epoch=claim.epoch, batch=Mirrored(1, 1, events[:upto]))
+        assert (written.outcome, written.position) == ("written", upto)
+    entries = await raw.xrange(keys.STREAM)
+    assert [(int(fields[b"at"]), fields[b"data"]) for _, fields in entries] == events
 
 
 async def test_event_from_the_future_does_not_pin_its_experiment_in_the_index(raw: Redis) -> None:

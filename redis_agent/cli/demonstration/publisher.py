@@ -17,6 +17,8 @@ from redis_agent.store.failures import Remedy, classify
 
 # Seconds between two steps of the simulation, and between two tries while the server is away.
 _STEP, _AGAIN = 0.05, 1.0
+# So much of the story, in its own seconds, is told at once when it begins.
+_OPENING = 1.0
 
 
 async def publish_story(
@@ -24,7 +26,8 @@ async def publish_story(
 ) -> str:
     """Define the experiments and publish their events until interrupted; a line with what it came to.
 
-    While the server is away nothing is published, as services would have it: what happens meanwhile is not told later.
+    The story begins when somebody hears its first event. While the server is away nothing is published, as services
+    would have it: what happens meanwhile is not told later.
 
     Raises:
         RedisError: the server does not let this user do it.
@@ -32,16 +35,24 @@ async def publish_story(
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     interrupts.end_instead(ended, loop)
-    simulation, began = Simulation(seed), loop.time()
+    simulation, started = Simulation(seed), loop.time()
+    opening = simulation.until(_OPENING)
+    began: float | None = None
     published = unheard = missed = 0
-    defined = away = False
-    while not ended.is_set() and (seconds is None or loop.time() < began + seconds):
-        events = simulation.until((loop.time() - began) * speed)
+    defined = away = alone = False
+    while not ended.is_set() and (seconds is None or loop.time() < started + seconds):
+        events = [] if began is None else simulation.until((loop.time() - began) * speed)
         wait = _STEP
         try:
             if not defined:
                 await _define(session)
                 defined = True
+            if began is None:
+                if any(await _publish(session, opening[:1])):
+                    began, published, events = loop.time(), 1, opening[1:]
+                elif not alone:
+                    click.echo(f"nobody listens on {session.settings.metrics_channel} yet", err=True)
+                    alone = True
             if events:
                 receivers = await _publish(session, events)
                 published += len(events)

@@ -5,7 +5,8 @@
 -- The confirmed position is '' for all that is written; traces are 'position context' of those events that are traced, each
 -- followed by a space but the last.
 -- KEYS: lease, stream, bridge, account
--- ARGV: value, epoch, first_position, given_up_from, channel, confirmed, traces, (received_ms, event)...
+-- ARGV: value, epoch, first_position, given_up_from, channel, confirmed, traces, then what was received together, in
+--       order: (received_ms, n, event * n)...
 -- returns: {'written', position, given_up} with the position reached and how many were skipped for ever;
 --          {'fenced', position, 0} when the lease is not ours; {'hole', position, 0} when positions in front of
 --          given_up_from are missing, or the epoch is another one (the server lost its state)
@@ -21,19 +22,24 @@ if state[2] ~= ARGV[2] or given_up_from > written + 1 then
 end
 -- include go_on
 go_on(KEYS[2], KEYS[4])
-local last = first + (#ARGV - 7) / 2 - 1
 local traces = {}
 for position, context in ARGV[7]:gmatch('(%d+) (%S+)') do
   traces[tonumber(position)] = context
 end
-local id
-for position = math.max(written + 1, first), last do
-  local arg = 8 + 2 * (position - first)
-  if traces[position] then
-    id = redis.call('XADD', KEYS[2], '*', 'data', ARGV[arg + 1], 'at', ARGV[arg], 'trace', traces[position])
-  else
-    id = redis.call('XADD', KEYS[2], '*', 'data', ARGV[arg + 1], 'at', ARGV[arg])
+local stream, call = KEYS[2], redis.call
+local last, arg, id = first - 1, 8, nil
+while ARGV[arg] do
+  local at, count = ARGV[arg], tonumber(ARGV[arg + 1])
+  -- What is written already stands in front.
+  for n = math.max(1, written - last + 1), count do
+    local event, trace = ARGV[arg + 1 + n], traces[last + n]
+    if trace then
+      id = call('XADD', stream, '*', 'data', event, 'at', at, 'trace', trace)
+    else
+      id = call('XADD', stream, '*', 'data', event, 'at', at)
+    end
   end
+  last, arg = last + count, arg + 2 + count
 end
 if id then
   redis.pcall('HSET', KEYS[4], 'last_id', id)
