@@ -382,6 +382,6 @@ async def test_what_workers_applied_is_proved_analysed_and_summed_up(
 
 
 async def test_demo_runs_on_partitions_and_tells_the_truth() -> None:
-    done = await run_cli("demo", "--plain", "--seconds", "2", "--speed", "10", REDIS_AGENT_PARTITIONS="3")
+    done = await run_cli("demo", "--plain", "--seconds", "1", "--speed", "20", REDIS_AGENT_PARTITIONS="3")
     assert done.code == 0
     assert "a replay of the stream agrees with every aggregate" in done.out.splitlines()[-1]

@@ -349,3 +349,37 @@ async def still(partitions: Partitions) -> Counter[str]:
         if found == before:
             return found
         before = found
+
+
+@pytest.mark.timeout(90)
+async def test_alerts_of_all_partitions_are_delivered_once_to_whoever_listens_on_any_node(
+    cluster: Cluster, agents: Agents, partitions: Partitions
+) -> None:
+    agent = start(agents, cluster, "first")
+    await agent.logged("started")
+    await all_lead(partitions)
+    speaker, ears = cluster.nodes[0], cluster.nodes[-1]
+    errors = [{"experiment_id": one, "event": "error", "message": "broken"} for one in EXPERIMENTS[:12]]
+    for error in errors:
+        await asyncio.to_thread(speaker.send, "PUBLISH", CHANNEL, json.dumps(error))
+
+    async def raised() -> bool:
+        return sum([(await Inspection(one.client).alert_counts()).waiting for one in partitions.all]) == len(errors)
+
+    await eventually(raised, 20, what="every alert waits for somebody who listens")
+    async with Redis(port=ears.port, protocol=2) as client, client.pubsub() as listener:
+        await listener.subscribe(ORCHESTRATOR)
+        told: Counter[str] = Counter()
+
+        async def all_told() -> bool:
+            message = await listener.get_message(ignore_subscribe_messages=True, timeout=0.05)
+            if message is not None:
+                told[json.loads(message["data"])["experiment_id"]] += 1
+            return len(told) == len(errors)
+
+        await eventually(all_told, 20)
+        await asyncio.sleep(1.5)  # whoever offered it again would do so by now
+        await all_told()
+        assert set(told.values()) == {1}
+    assert {partitions.of(error["experiment_id"]).number for error in errors} == set(range(PARTITIONS))
+    assert await agent.terminate() == 0
