@@ -12,6 +12,10 @@ from click.testing import CliRunner
 from redis.exceptions import RedisError
 
 from redis_agent.cli import main
+from redis_agent.clock import Clock
+from redis_agent.maturity import Maturity
+from redis_agent.overview import KnownExperiments
+from redis_agent.page.document import Document
 from redis_agent.store import keys
 from redis_agent.store.address import Address, host_ports
 from redis_agent.store.audience import Audience
@@ -19,6 +23,7 @@ from redis_agent.store.client import follow_master
 from redis_agent.store.lease import Lease
 from redis_agent.store.outbox import Delivery, Outbox, Raise
 from redis_agent.store.partitions import Partition, Partitions
+from redis_agent.store.union import AllWindows
 from tests.cluster import Cluster, Node, slot_of
 from tests.waiting import eventually
 
@@ -216,6 +221,9 @@ async def test_status_shows_the_rest_while_a_whole_shard_is_gone(cluster: Cluste
         await partition.client.xadd(keys.STREAM, {"data": "{}"})
     home = cluster.primary_of(slot_of(partitions.home.namespace))
     lost = cluster.other_primary(home)
+    known = KnownExperiments(
+        partitions, maturity=Maturity(AllWindows(partitions), Clock(), 0), alpha=0.05, min_samples=20, translate=False
+    )
     gone = [p.number for p in partitions.all if cluster.primary_of(slot_of(p.namespace)) is lost]
     try:
         for node in cluster.nodes:
@@ -223,6 +231,7 @@ async def test_status_shows_the_rest_while_a_whole_shard_is_gone(cluster: Cluste
         for node in (*cluster.replicas_of(lost), lost):
             node.kill()
         found = await command(cluster, "status")
+        page = await Document(partitions, address_shown="here", experiments=known).read()
     finally:
         await cluster.mend()
         for node in cluster.nodes:
@@ -230,3 +239,6 @@ async def test_status_shows_the_rest_while_a_whole_shard_is_gone(cluster: Cluste
     assert sorted(found["problems"]) == sorted(f"partition {number}" for number in gone)
     assert found["stream"]["length"] == 8 - len(gone) > 0
     assert [p["partition"] for p in found["partitions"]] == [n for n in range(8) if n not in gone]
+    assert page["stream"]["length"] == found["stream"]["length"]
+    assert page["experiments"] is page["alerts_shown"] is page["pending"] is None
+    assert {"experiments", "alert list", "pending"} < page["problems"].keys()
