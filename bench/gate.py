@@ -15,8 +15,9 @@ from statistics import median
 import redis
 from redis.asyncio import Redis
 
-from bench.loops import CONSUMER, server_cpu_seconds
+from bench.loops import CONSUMER
 from bench.machine import describe
+from bench.stopwatch import server_seconds
 from bench.workload import Workload, applied, fill, rewind
 from redis_agent import app
 from redis_agent.clock import Clock
@@ -66,7 +67,7 @@ async def work_off(url: str, events: int, batch: int, *, bare: bool, asked: bool
     client = connect(Address(url), name="bench", reply_timeout=60.0)
     stream, folding = _parts(client)
     await client.config_resetstat()
-    server, cpu, done = await server_cpu_seconds(client), time.process_time(), 0
+    server, cpu, done = server_seconds(await client.info("cpu")), time.process_time(), 0
     while entries := await stream.read_new(count=batch, block_ms=1):
         if bare:
             await client.execute_command("XACK", keys.STREAM, keys.GROUP, *[entry.id for entry in entries])
@@ -78,7 +79,7 @@ async def work_off(url: str, events: int, batch: int, *, bare: bool, asked: bool
             if not isinstance(outcome := await stream.apply(folded.batch), Applied):
                 raise RuntimeError(f"a batch was not applied: {outcome}")
         done += len(entries)
-    cpu, server = time.process_time() - cpu, await server_cpu_seconds(client) - server
+    cpu, server = time.process_time() - cpu, server_seconds(await client.info("cpu")) - server
     stats = (await client.info("commandstats")).get("cmdstat_evalsha", {"usec_per_call": 0.0})
     await client.aclose()
     if done != events:

@@ -96,9 +96,8 @@ async def composed(url: str, consumer: str, **set_to: int) -> AsyncIterator[Comp
     settings = Settings(redis_url=url, http_port=0, consumer=consumer, **set_to)
     async with AsyncExitStack() as stack:
         parts = await app._parts(settings, stack)
-        reader = app._reader(parts, stack)
-        role = app._worker(parts, reader)
-        await asyncio.gather(parts.client.ping(), reader.ping())
+        role = app._worker(parts)
+        await asyncio.gather(*(client.ping() for client in parts.partitions.clients))
         yield Composed(role, parts.client, parts.telemetry.events.labels("applied")._value.get)
 
 

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from redis_agent.catalogue import parse_definition
 from redis_agent.criteria import is_base_field
 from redis_agent.experiments import Experiment, judge, with_translations
 from redis_agent.maturity import Maturity
 from redis_agent.store import keys
-from redis_agent.store.aggregates import Aggregates
-from redis_agent.store.dead_letters import DeadLetters
 from redis_agent.store.definitions import Definition, Definitions
-from redis_agent.store.inspection import Inspection
+from redis_agent.store.flow import Flow, together
+from redis_agent.store.partitions import Partition, Partitions
 from redis_agent.store.translations import Translations
+from redis_agent.store.union import AllAggregates, AllInspection, answering
 
 _T = TypeVar("_T")
 
@@ -26,21 +25,25 @@ _T = TypeVar("_T")
 class Parts:
     """Reads one part after the other; a part that the server refuses costs only itself.
 
+    Args:
+        lenient: so does one whose server does not answer: there are others.
+
     Attributes:
         problems: name of a part -> what the server said.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, lenient: bool = False) -> None:
         self.problems: dict[str, str] = {}
+        self._costs_itself = (RedisError, OSError) if lenient else (ResponseError,)
         self._read = 0
-        self._refused: ResponseError | None = None
+        self._refused: Exception | None = None
 
     async def read(self, name: str, reading: Awaitable[_T]) -> _T | None:
         """The part; None where the server refuses it."""
         try:
             found = await reading
-        except ResponseError as error:
-            self.problems[name] = " ".join(str(error).split())[:200]
+        except self._costs_itself as error:
+            self.problems[name] = _said(error)
             self._refused = error
             return None
         self._read += 1
@@ -50,37 +53,56 @@ class Parts:
         """Refuse to show a page on which nothing could be read.
 
         Raises:
-            ResponseError: as the server said it last.
+            RedisError, OSError: what was the matter with the last.
         """
         if self._refused is not None and not self._read:
             raise self._refused
 
 
-async def read_status(client: Redis, address_shown: str) -> dict[str, Any]:
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+async def read_status(partitions: Partitions, address_shown: str) -> dict[str, Any]:
     """The document that `status --json` prints; what could not be read is null, and `problems` says why.
 
+    Of several partitions it says what they come to together, and each for itself under `partitions`. One that does not
+    answer is left out, which is a problem, too.
+
     Args:
-        client: of the server.
-        address_shown: where it is, without secrets.
+        partitions: all of them.
+        address_shown: where they are, without secrets.
 
     Raises:
         ResponseError: nothing of it may be read.
-        RedisError, OSError: the server does not answer.
+        RedisError, OSError: no server answers.
     """
-    inspection, parts = Inspection(client), Parts()
+    parts = Parts(lenient=partitions.several)
+    there = list(partitions.all)
+    if partitions.several:
+        there, silent = await answering(partitions.all)
+        if not there:
+            raise next(iter(silent.values()))
+        parts.problems |= {f"partition {n}": _said(error) for n, error in silent.items()}
+    inspection = AllInspection(there)
     now_ms = await inspection.now_ms()
     info = await parts.read("redis", inspection.server())
-    group = await parts.read("stream", inspection.group())
-    dead_letters = await parts.read("dead letters", DeadLetters(client).total())
+    flows = await parts.read("stream", inspection.groups())
+    group = together(flows) if flows else None
+    dead_letters = await parts.read("dead letters", inspection.dead_letters())
     leaders = {
-        role: await parts.read(role, inspection.leader(lease))
+        role: await parts.read(role, inspection.leaders(lease)) or []
         for role, lease in (
             ("bridge", keys.LEASE_BRIDGE),
             ("scheduler", keys.LEASE_SCHEDULER),
             ("dispatcher", keys.LEASE_DISPATCHER),
         )
     }
-    replicas = await parts.read("replicas", inspection.replicas(now_ms))
+    replicas = None
+    if there[0] is partitions.home:
+        replicas = await parts.read("replicas", inspection.replicas(now_ms))
+    else:
+        parts.problems["replicas"] = f"they are in partition {partitions.home.number}, which does not answer"
     in_step = await parts.read("in step", inspection.bridges_in_step(now_ms))
     bridge = await parts.read("gaps", inspection.bridge())
     experiments = await parts.read("experiments", inspection.experiment_count())
@@ -88,7 +110,7 @@ async def read_status(client: Redis, address_shown: str) -> dict[str, Any]:
     undelivered = await parts.read("undelivered", inspection.undelivered())
     parts.check()
     return {
-        "redis": {"url": address_shown, **_server_facts(info or {})},
+        "redis": {"url": address_shown, **_server_facts(info or {}), **await _nodes(partitions)},
         "stream": {
             "length": group and group.length,
             "group_exists": group and group.exists,
@@ -99,7 +121,7 @@ async def read_status(client: Redis, address_shown: str) -> dict[str, Any]:
             "dead_letters": dead_letters,
         },
         "bridge": {
-            "leader": leaders["bridge"],
+            "leader": _leader(leaders["bridge"]),
             "replicas": None if replicas is None else [r.name for r in replicas if "bridge" in r.roles],
             "in_step": None if in_step is None else len(in_step),
             "gaps": bridge and bridge.gaps,
@@ -107,8 +129,8 @@ async def read_status(client: Redis, address_shown: str) -> dict[str, Any]:
             "given_up": bridge and bridge.given_up,
             "written": bridge and bridge.written,
         },
-        "scheduler": {"leader": leaders["scheduler"]},
-        "dispatcher": {"leader": leaders["dispatcher"]},
+        "scheduler": {"leader": _leader(leaders["scheduler"])},
+        "dispatcher": {"leader": _leader(leaders["dispatcher"])},
         "replicas": None
         if replicas is None
         else [
@@ -128,8 +150,38 @@ async def read_status(client: Redis, address_shown: str) -> dict[str, Any]:
             "waiting": alerts and alerts.waiting,
             "undelivered": undelivered,
         },
+        **({"partitions": _each_partition(there, flows, leaders)} if partitions.several else {}),
         "problems": parts.problems,
     }
+
+
+def _leader(leaders: Sequence[str | None]) -> str | None:
+    """Who leads: of several partitions all who do, and nobody where one of them is led by nobody."""
+    return None if None in leaders else ", ".join(sorted(set(filter(None, leaders)))) or None
+
+
+def _each_partition(
+    there: Sequence[Partition], flows: Sequence[Flow] | None, leaders: Mapping[str, Sequence[str | None]]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "partition": partition.number,
+            "stream": flows and {"length": flows[n].length, "lag": flows[n].lag, "pending": flows[n].pending},
+            **{role: {"leader": of_each[n] if of_each else None} for role, of_each in leaders.items()},
+        }
+        for n, partition in enumerate(there)
+    ]
+
+
+async def _nodes(partitions: Partitions) -> dict[str, Any]:
+    """How the nodes of a cluster are, as one of them has it; nothing where there is no cluster."""
+    if partitions.topology is None:
+        return {}
+    await partitions.topology.refresh()
+    nodes = partitions.topology.nodes
+    failed = sum(node.failed for node in nodes)
+    primaries = sum(node.primary and not node.failed for node in nodes)
+    return {"nodes": {"primaries": primaries, "replicas": len(nodes) - primaries - failed, "failed": failed}}
 
 
 def _server_facts(info: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +215,7 @@ class KnownExperiments:
     changed, and criteria are judged when a number or the hour may make another verdict.
 
     Args:
-        client: of the server.
+        partitions: all of them.
         maturity: which counts are old enough.
         alpha: level of the test of rates.
         min_samples: trials from which a rate counts as early.
@@ -173,7 +225,7 @@ class KnownExperiments:
 
     def __init__(
         self,
-        client: Redis,
+        partitions: Partitions,
         *,
         maturity: Maturity,
         alpha: float,
@@ -181,12 +233,12 @@ class KnownExperiments:
         translate: bool,
         definitions_seconds: float = 0.0,
     ) -> None:
-        self._aggregates = Aggregates(client)
-        self._definitions = Definitions(client)
+        self._aggregates = AllAggregates(partitions)
+        self._definitions = Definitions(partitions.wide)
         self._maturity = maturity
         self._alpha = alpha
         self._min_samples = min_samples
-        self._translations = Translations(client) if translate else None
+        self._translations = Translations(partitions.home.client) if translate else None
         self._definitions_seconds = definitions_seconds
         self._read_at: dict[str, float] = {}
         self._parsed: dict[str, tuple[Definition, Experiment | str]] = {}

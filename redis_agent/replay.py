@@ -78,6 +78,12 @@ class Outcome:
         """Whether every aggregate that could be compared equals its replay."""
         return not self.differences
 
+    def add(self, other: "Outcome") -> None:
+        """What the comparison of other experiments came to, too."""
+        self.experiments += other.experiments
+        self.not_comparable += other.not_comparable
+        self.differences += other.differences
+
 
 class Replay:
     """Folds the stream once more, beside the aggregates.

@@ -10,9 +10,10 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
+import pytest_asyncio
 import redis
 import redis.asyncio
 import structlog
@@ -21,6 +22,9 @@ from redis_agent.config import PREFIX, variable_names
 from redis_agent.embedded import EmbeddedServer, find_server_binary
 from redis_agent.errors import ServerError
 from redis_agent.store.address import redacted_url
+
+if TYPE_CHECKING:
+    from tests.cluster import Cluster
 
 CONTAINER_IMAGE = "redis:7-alpine"
 DOCKER_SOCKET = Path("/var/run/docker.sock")
@@ -165,6 +169,25 @@ def own_server() -> Iterator[OwnServerFactory]:
             return stack.enter_context(EmbeddedServer(config=lines))
 
         yield start
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_cluster() -> "AsyncIterator[Cluster]":
+    """The cluster that all tests share, as the last one left it."""
+    from tests.cluster import Cluster
+
+    async with Cluster() as running:
+        yield running
+
+
+@pytest.fixture
+async def cluster(shared_cluster: "Cluster") -> "Cluster":
+    """A cluster of three primaries and three replicas, whole and empty; tests may kill and stop its nodes.
+
+    Which node has which slot and role is what the last test left there.
+    """
+    await shared_cluster.wipe()
+    return shared_cluster
 
 
 def _given(url: str) -> Choices:

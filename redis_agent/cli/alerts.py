@@ -1,6 +1,7 @@
 """`redis-agent alerts`: the history of alerts."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,20 +51,30 @@ def alerts(*, limit: int | None, experiment: str | None, as_json: bool, redis_ur
 
 async def read_alerts(session: "Session", limit: int | None, experiment: str | None) -> list[dict[str, Any]]:
     """The list that `--json` prints; what cannot be read beside the alerts is said on stderr, and costs only itself."""
+    from redis_agent.cli.entries import placed
     from redis_agent.overview import Parts
-    from redis_agent.store.inspection import Inspection
+    from redis_agent.store.inspection import Inspection, OutboxAlert
+    from redis_agent.store.partitions import Partition
+    from redis_agent.store.union import merged
 
-    inspection, parts = Inspection(session.client), Parts()
-    given_up = await parts.read("undelivered", inspection.given_up())
+    partitions, parts = session.partitions, Parts()
+    given_up = {
+        partition: await parts.read(f"undelivered {partition.number}", Inspection(partition.client).given_up())
+        for partition in partitions.all
+    }
     for problem in parts.problems.values():
         click.echo(f"Warning: it is not known which alerts were given up: {problem}", err=True)
+
+    def history(partition: Partition) -> AsyncIterator[OutboxAlert]:
+        return Inspection(partition.client).alerts(given_up[partition])
+
     found: list[dict[str, Any]] = []
-    async for alert in inspection.alerts(given_up):
+    async for partition, alert in merged(partitions.all, history, newest_first=True):
         document = _document(alert.data)
         if experiment is not None and document.get("experiment_id") != experiment:
             continue
         analysis = {"analysis": _document(alert.analysis)} if alert.analysis else {}
-        found.append({**document, **analysis, "delivered": alert.delivered})
+        found.append(placed(partitions, partition.number, {**document, **analysis, "delivered": alert.delivered}))
         if len(found) == limit:
             break
     return found

@@ -52,7 +52,7 @@ async def read_analysis(session: "Session", experiment_id: str) -> dict[str, Any
 
     from redis_agent.analyst.gathering import gather
 
-    async with session.analyst() as (reader, analyst):
+    async with session.analyst(session.partitions.of(experiment_id)) as (reader, analyst):
         material = await reader.material(experiment_id)
         if material.experiment is None and not material.fields:
             raise click.ClickException(f"{experiment_id} is unknown: it has neither an event nor a readable definition")

@@ -112,16 +112,18 @@ async def _read(session: "Session", experiment_id: str) -> "tuple[Experiment, di
 
     if not is_experiment(experiment_id):
         raise click.ClickException(f"{experiment_id} is no experiment: it is something that an experiment has")
-    definition = (await Definitions(session.client).read([experiment_id]))[experiment_id]
-    problem = await Inspection(session.client).aggregate_problem(experiment_id)
+    partitions = session.partitions
+    client = partitions.of(experiment_id).client
+    definition = (await Definitions(partitions.wide).read([experiment_id]))[experiment_id]
+    problem = await Inspection(client).aggregate_problem(experiment_id)
     if problem:
         raise click.ClickException(problem)
-    aggregates = await Aggregates(session.client).read([experiment_id])
+    aggregates = await Aggregates(client).read([experiment_id])
     fields = aggregates.get(experiment_id, {})
     experiment = parse_definition(experiment_id, definition)
     if isinstance(experiment, Experiment):
         if session.settings.translate_criteria:
-            found = await Translations(session.client).of(list(experiment.untranslated))
+            found = await Translations(partitions.home.client).of(list(experiment.untranslated))
             experiment = with_translations(experiment, found)
         return experiment, fields
     if experiment:

@@ -3,25 +3,31 @@
 import base64
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from redis_agent.cli.entries import Named, label, located, named, placed
 from redis_agent.cli.fates import STYLES, follow, in_words, wait_option
-from redis_agent.cli.options import Command, Group, checked_id, json_option, limit_option, redis_url_option, yes_option
+from redis_agent.cli.options import Command, Group, json_option, limit_option, redis_url_option, yes_option
 from redis_agent.cli.output import Cell, Table, age, print_json, say, shortened, show
 
 if TYPE_CHECKING:
     from redis_agent.cli.session import Session
     from redis_agent.store.dead_letters import BuriedEvent
+    from redis_agent.store.partitions import Partition
 
 _PEOPLE_SEE = 50
 _DATA_SHOWN = 100
+_WHAT = "a dead letter"
 
 
 @click.group(name="dead-letters", cls=Group)
 def dead_letters() -> None:
     """Show, replay or drop events that could not be applied.
+
+    Of several partitions an ID may name one, as in 3:1769940000000-0; it must where two have that letter.
 
     Examples:
         redis-agent dead-letters list
@@ -44,16 +50,16 @@ def list_(*, limit: int | None, as_json: bool, redis_url: str | None) -> None:
     from redis_agent.cli.session import with_redis
 
     async def work(session: "Session") -> dict[str, Any]:
-        from redis_agent.store.dead_letters import DeadLetters
+        from redis_agent.store.union import AllInspection
 
-        letters = DeadLetters(session.client)
+        inspection = AllInspection(session.partitions.all)
         wanted = limit or (None if as_json else _PEOPLE_SEE)
         entries: list[dict[str, Any]] = []
-        async for letter in letters.newest():
-            entries.append(_document(letter))
+        async for partition, letter in inspection.newest_dead_letters():
+            entries.append(placed(session.partitions, partition.number, _document(letter)))
             if len(entries) == wanted:
                 break
-        return {"total": await letters.total(), "entries": entries}
+        return {"total": await inspection.dead_letters(), "entries": entries}
 
     document = with_redis(redis_url, work)
     if as_json:
@@ -65,7 +71,7 @@ def list_(*, limit: int | None, as_json: bool, redis_url: str | None) -> None:
     table = Table(["id", ">age", ">deliveries", "reason", "data"])
     for entry in document["entries"]:
         table.add(
-            entry["id"],
+            label(entry),
             age(time.time() - entry["at"] / 1000),
             str(entry["deliveries"]),
             Cell(entry["reason"], "yellow"),
@@ -92,17 +98,19 @@ def show_(*, entry_id: str, as_json: bool, redis_url: str | None) -> None:
     async def work(session: "Session") -> dict[str, Any]:
         from redis_agent.store.dead_letters import DeadLetters
 
-        letter = await DeadLetters(session.client).get(_checked(entry_id))
-        if letter is None:
+        (name,) = _named(session, [entry_id])
+        where = (await _located(session, [name]))[name]
+        letter = None if where is None else await DeadLetters(where.client).get(name.id)
+        if where is None or letter is None:
             raise click.ClickException(f"there is no dead letter {entry_id}")
-        return _document(letter)
+        return placed(session.partitions, where.number, _document(letter))
 
     document = with_redis(redis_url, work)
     if as_json:
         print_json(document)
         return
     for name in ("id", "reason", "source_id", "deliveries"):
-        say(f"{name:<10}  {document[name]}")
+        say(f"{name:<10}  {label(document) if name == 'id' else document[name]}")
     say(f"{'at':<10}  {document['at']} ({age(time.time() - document['at'] / 1000)} ago)")
     if "data_base64" in document:
         say(f"{'base64':<10}  {document['data_base64']}")
@@ -129,7 +137,7 @@ def replay(*, ids: tuple[str, ...], all_: bool, wait_seconds: float, as_json: bo
     from redis_agent.cli.session import with_redis
 
     async def work(session: "Session") -> list[dict[str, Any]]:
-        return await _replay(session, [_checked(i) for i in ids], wait_seconds)
+        return await _replay(session, _named(session, ids), wait_seconds)
 
     outcomes = with_redis(redis_url, work)
     if as_json:
@@ -140,7 +148,7 @@ def replay(*, ids: tuple[str, ...], all_: bool, wait_seconds: float, as_json: bo
         raise SystemExit(1)
 
 
-async def _replay(session: "Session", ids: list[str], wait_seconds: float) -> list[dict[str, Any]]:
+async def _replay(session: "Session", names: list[Named], wait_seconds: float) -> list[dict[str, Any]]:
     """Replay these, or all; what became of each."""
     from redis.exceptions import ResponseError
 
@@ -148,20 +156,37 @@ async def _replay(session: "Session", ids: list[str], wait_seconds: float) -> li
     from redis_agent.store.fates import Fates
     from redis_agent.store.inspection import Inspection
 
-    letters, inspection = DeadLetters(session.client), Inspection(session.client)
-    fates = await Fates.watch(session.client)
+    partitions = session.partitions
+    fates = {partition: await Fates.watch(partition.client) for partition in partitions.all}
+    chosen: dict[Named, Partition | None] = await _located(session, names) if names else await _everything(session)
     outcomes: list[dict[str, Any]] = []
-    for entry_id in dict.fromkeys(ids) or await letters.ids():
-        outcome: dict[str, Any] = {"id": entry_id, "new_id": None, "outcome": "missing"}
+    followed: dict[Partition, dict[str, dict[str, Any]]] = {partition: {} for partition in partitions.all}
+    for name, where in chosen.items():
+        number = name.partition if where is None else where.number
+        outcome = placed(partitions, number, {"id": name.id, "new_id": None, "outcome": "missing"})
         outcomes.append(outcome)
+        if where is None:
+            continue
         try:
-            outcome["new_id"] = await letters.replay(entry_id, now_ms=await inspection.now_ms())
+            now_ms = await Inspection(where.client).now_ms()
+            outcome["new_id"] = await DeadLetters(where.client).replay(name.id, now_ms=now_ms)
         except ResponseError as error:  # nothing was done, the letter is where it was
             outcome |= {"outcome": "failed", "reason": str(error)[:200]}
         if outcome["new_id"]:
             outcome["outcome"] = "waiting"
-    await follow(fates, {o["new_id"]: o for o in outcomes if o["new_id"]}, wait_seconds)
+            followed[where][outcome["new_id"]] = outcome
+    await follow([(fates[partition], some) for partition, some in followed.items()], wait_seconds)
     return outcomes
+
+
+async def _everything(session: "Session") -> "dict[Named, Partition | None]":
+    """All there are now, oldest first, and where."""
+    from redis_agent.store.dead_letters import DeadLetters
+    from redis_agent.store.union import merged
+
+    partitions = session.partitions
+    oldest_first = merged(partitions.all, lambda p: DeadLetters(p.client).all(), newest_first=False)
+    return {Named(letter.id, partition.number): partition async for partition, letter in oldest_first}
 
 
 def _show_outcomes(outcomes: list[dict[str, Any]], wait_seconds: float) -> None:
@@ -179,7 +204,8 @@ def _show_outcomes(outcomes: list[dict[str, Any]], wait_seconds: float) -> None:
             said = f"dead letter again: {outcome['reason']}"
         else:
             said = in_words(outcome, wait_seconds)
-        table.add(outcome["id"], outcome["new_id"] or "-", Cell(said, STYLES.get(kind, "red")))
+        new = label(outcome, "new_id") if outcome["new_id"] else "-"
+        table.add(label(outcome), new, Cell(said, STYLES.get(kind, "red")))
     show(table)
 
 
@@ -197,21 +223,29 @@ def drop(*, ids: tuple[str, ...], all_: bool, yes: bool, as_json: bool, redis_ur
         redis-agent dead-letters drop --all --yes
     """
     _ids_or_all(ids, all_)
-    chosen = [_checked(i) for i in ids]
+    from redis_agent.cli.session import settings_of, with_redis
+
+    chosen = named(ids, _WHAT, partitions=settings_of(redis_url).partitions)
     if not yes and sys.stdin.isatty():
         what = "all dead letters" if all_ else f"{len(ids)} dead letter{'s'[: len(ids) > 1]}"
         click.confirm(f"Delete {what} for good?", abort=True, err=True)
 
-    from redis_agent.cli.session import with_redis
-
     async def work(session: "Session") -> int:
         from redis_agent.store.dead_letters import DeadLetters
 
-        letters = DeadLetters(session.client)
-        return await (letters.drop_all() if all_ else letters.drop(chosen))
+        places = await _located(session, chosen)
+        dropped = 0
+        for partition in session.partitions.all:
+            letters = DeadLetters(partition.client)
+            wanted = [name.id for name, where in places.items() if where is partition]
+            if all_:
+                dropped += await letters.drop_all()
+            elif wanted:
+                dropped += await letters.drop(wanted)
+        return dropped
 
     dropped = with_redis(redis_url, work)
-    missing = max(0, len(set(chosen)) - dropped)
+    missing = max(0, len(chosen) - dropped)
     if as_json:
         print_json({"dropped": dropped, "missing": missing})
     else:
@@ -225,8 +259,14 @@ def _ids_or_all(ids: tuple[str, ...], all_: bool) -> None:
         raise click.UsageError("name dead letters by their ids, or say --all")
 
 
-def _checked(entry_id: str) -> str:
-    return checked_id(entry_id, "a dead letter")
+def _named(session: "Session", ids: Sequence[str]) -> list[Named]:
+    return named(ids, _WHAT, partitions=len(session.partitions.all))
+
+
+async def _located(session: "Session", names: Sequence[Named]) -> "dict[Named, Partition | None]":
+    from redis_agent.store.dead_letters import DeadLetters
+
+    return await located(session, names, lambda partition, entry_id: DeadLetters(partition.client).get(entry_id))
 
 
 def _document(letter: "BuriedEvent") -> dict[str, Any]:

@@ -36,6 +36,14 @@ if TYPE_CHECKING:
     metavar="PORT",
     help="Serve the status page and /metrics there; 0, the default, does not.",
 )
+@click.option(
+    "--partitions",
+    type=click.IntRange(1, 256),
+    default=1,
+    envvar="REDIS_AGENT_PARTITIONS",
+    metavar="N",
+    help="Divide the events into so many streams, as in a cluster.",
+)
 @click.option("--publish", is_flag=True, help="Only publish, on the server that REDIS_URL names, to the agent there.")
 @redis_url_option
 def demo(
@@ -45,6 +53,7 @@ def demo(
     seed: int,
     plain: bool,
     http_port: int,
+    partitions: int,
     publish: bool,
     redis_url: str | None,
 ) -> None:
@@ -75,7 +84,7 @@ def demo(
             click.echo(f"demo: {_publish(speed, seconds, seed, redis_url, interrupts)}")
             return
         live = sys.stdout.isatty() and not plain
-        plan = Plan(speed=speed, seconds=seconds, seed=seed, http_port=http_port, live=live)
+        plan = Plan(speed=speed, seconds=seconds, seed=seed, http_port=http_port, partitions=partitions, live=live)
         try:
             closing = perform(plan, interrupts)
         except AgentError as error:
@@ -92,4 +101,5 @@ def _publish(speed: float, seconds: float | None, seed: int, redis_url: str | No
     return with_redis(
         redis_url,
         lambda session: publish_story(session, speed=speed, seconds=seconds, seed=seed, interrupts=interrupts),
+        looks=False,
     )

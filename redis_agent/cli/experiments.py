@@ -78,9 +78,9 @@ def experiments(
 
 async def read_experiments(session: "Session", limit: int | None) -> dict[str, Any]:
     """The document that `--json` prints without an id."""
-    from redis_agent.store.aggregates import Aggregates
+    from redis_agent.store.union import AllAggregates
 
-    last_events = await Aggregates(session.client).all()
+    last_events = await AllAggregates(session.partitions).all()
     ids = list(last_events)[:limit]
     now = datetime.now(UTC)
     experiments_known = _known(session)
@@ -116,12 +116,15 @@ async def read_experiment(session: "Session", experiment_id: str) -> dict[str, A
     from redis_agent.store.inspection import Inspection
 
     known = (await _known(session).read([experiment_id], datetime.now(UTC)))[experiment_id]
-    problem = await Inspection(session.client).aggregate_problem(experiment_id)
+    client = session.partitions.of(experiment_id).client
+    problem = await Inspection(client).aggregate_problem(experiment_id)
     if problem:
         known["problems"].append(problem)
     elif not known["aggregate"] and not known["defined"]:
         raise click.ClickException(f"{experiment_id} is unknown: it has neither an event nor a definition")
-    known["refused"] = await Aggregates(session.client).refused_names(experiment_id)
+    known["refused"] = await Aggregates(client).refused_names(experiment_id)
+    if session.partitions.several:
+        known["partition"] = session.partitions.of(experiment_id).number
     return known
 
 
@@ -130,7 +133,7 @@ def _known(session: "Session") -> "KnownExperiments":
 
     settings = session.settings
     return KnownExperiments(
-        session.client,
+        session.partitions,
         maturity=session.maturity(),
         alpha=settings.alert_alpha,
         min_samples=settings.min_samples,

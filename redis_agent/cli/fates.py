@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TypeVar
 
     from redis_agent.store.fates import Fates
@@ -31,25 +31,27 @@ def wait_option(command: "_Decorated") -> "_Decorated":
     )(command)
 
 
-async def follow(fates: "Fates", followed: dict[str, dict[str, Any]], seconds: float) -> None:
+async def follow(followed: "Sequence[tuple[Fates, dict[str, dict[str, Any]]]]", seconds: float) -> None:
     """Write into each document what becomes of its entry, until all are done or the time is over.
 
     Args:
-        fates: watching since before the entries were touched.
-        followed: entry id -> its document, which gets `outcome` and what else is known.
+        followed: of each partition what watches since before the entries were touched, and entry id -> its document,
+            which gets `outcome` and what else is known.
         seconds: 0 does not look at all.
     """
     import asyncio
 
     deadline = time.monotonic() + seconds
-    waiting = dict(followed) if seconds else {}
+    waiting = [(fates, dict(documents)) for fates, documents in followed if documents and seconds]
     while waiting:
-        for entry_id, fate in (await fates.of(list(waiting))).items():
-            known = {"consumer": fate.consumer, "reason": fate.reason, "dead_letter_id": fate.dead_letter_id}
-            document = waiting[entry_id]
-            document |= {"outcome": fate.outcome, **{name: value for name, value in known.items() if value}}
-            if fate.outcome not in _OPEN:
-                del waiting[entry_id]
+        for fates, documents in waiting:
+            for entry_id, fate in (await fates.of(list(documents))).items():
+                known = {"consumer": fate.consumer, "reason": fate.reason, "dead_letter_id": fate.dead_letter_id}
+                document = documents[entry_id]
+                document |= {"outcome": fate.outcome, **{name: value for name, value in known.items() if value}}
+                if fate.outcome not in _OPEN:
+                    del documents[entry_id]
+        waiting = [(fates, documents) for fates, documents in waiting if documents]
         if not waiting or time.monotonic() >= deadline:
             return
         await asyncio.sleep(_POLL_SECONDS)

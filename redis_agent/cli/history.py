@@ -85,9 +85,10 @@ async def read_history(session: "Session", experiment_id: str, seconds: int, now
     wanted = [
         (experiment_id, [Window(grid.kind, s) for s in range(start, start + grid.step_s, length)]) for start in starts
     ]
-    columns = await Windows(session.client).sums(wanted)
+    client = session.partitions.of(experiment_id).client
+    columns = await Windows(client).sums(wanted)
     if not any(column.events for column in columns):
-        known = await Aggregates(session.client).read([experiment_id])
+        known = await Aggregates(client).read([experiment_id])
         if not known:
             raise click.ClickException(f"{experiment_id} is unknown: it has had no event")
     return {

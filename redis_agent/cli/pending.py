@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from redis_agent.cli.entries import Named, label, named, only, placed
 from redis_agent.cli.fates import STYLES, follow, in_words, wait_option
 from redis_agent.cli.options import (
     Command,
-    checked_id,
     json_option,
     limit_option,
     redis_url_option,
@@ -18,8 +18,10 @@ from redis_agent.cli.output import Cell, Table, age, print_json, say, shortened,
 
 if TYPE_CHECKING:
     from redis_agent.cli.session import Session
-    from redis_agent.store.flow import Flow
-    from redis_agent.store.pending import PendingEntries, PendingEntry
+    from redis_agent.store.partitions import Partition, Partitions
+    from redis_agent.store.pending import PendingEntry
+
+    Placed = tuple[Partition, PendingEntry]
 
 _PEOPLE_SEE = 20
 _PROGRAMS_SEE = 1_000
@@ -63,7 +65,8 @@ def pending(
     --claim hands the named entries, or all that are stuck, to whichever worker looks next, and says
     what became of each. --dead-letter gives the named ones up; `dead-letters replay` brings them back.
     Neither can make an entry count twice. Exits with 1 when one of the named entries is not pending, was not
-    chosen, or became a dead letter when it was claimed.
+    chosen, or became a dead letter when it was claimed. Of several partitions an ID may name one, as in
+    3:1769940000000-0; it must where two have that entry.
 
     Examples:
         redis-agent pending --idle 30
@@ -75,23 +78,23 @@ def pending(
         raise click.UsageError("--claim and --dead-letter exclude each other")
     if dead_letter and not ids:
         raise click.UsageError("--dead-letter needs the ids of the entries to give up")
-    named = list(dict.fromkeys(checked_id(i, "an entry") for i in ids))
-    if dead_letter and not yes and sys.stdin.isatty():
-        what = "this entry" if len(named) == 1 else f"these {len(named)} entries"
-        click.confirm(f"Give up {what} and move to the dead letters?", abort=True, err=True)
+    from redis_agent.cli.session import settings_of, with_redis
 
-    from redis_agent.cli.session import with_redis
+    names = named(ids, "an entry", partitions=settings_of(redis_url).partitions)
+    if dead_letter and not yes and sys.stdin.isatty():
+        what = "this entry" if len(names) == 1 else f"these {len(names)} entries"
+        click.confirm(f"Give up {what} and move to the dead letters?", abort=True, err=True)
 
     async def work(session: "Session") -> dict[str, Any]:
         idle = idle_seconds
         if idle is None:
-            idle = session.settings.reclaim_idle_seconds if claim and not named else 0.0
-        chosen = Chosen(named, int(idle * 1000), consumer, limit)
+            idle = session.settings.reclaim_idle_seconds if claim and not names else 0.0
+        chosen = Chosen(names, int(idle * 1000), consumer, limit)
         if claim:
             return await _claim(session, chosen, wait_seconds)
         if dead_letter:
             return await _bury(session, chosen)
-        if not named:
+        if not names:
             chosen.limit = limit or (_PROGRAMS_SEE if as_json else _PEOPLE_SEE)
         return await read_pending(session, chosen)
 
@@ -112,48 +115,85 @@ class Chosen:
     """Which entries a command is about: the named ones, or else all that match.
 
     Args:
-        ids: named entries, or none.
+        names: named entries, or none.
         idle_ms: only such as were not touched for so long.
         consumer: only such as this one holds; None for everybody's.
         limit: so many at most; None for all.
     """
 
-    def __init__(self, ids: list[str], idle_ms: int, consumer: str | None, limit: int | None) -> None:
-        self.ids = ids
+    def __init__(self, names: list[Named], idle_ms: int, consumer: str | None, limit: int | None) -> None:
+        self.names = names
         self.idle_ms = idle_ms
         self.consumer = consumer
         self.limit = limit
-        # The named ones that are pending, chosen or not.
-        self.known: dict[str, PendingEntry] = {}
+        # Where the named ones are pending, chosen or not.
+        self.known: dict[Named, list[Placed]] = {}
 
-    def left_out(self, entry_id: str) -> str:
+    def left_out(self, name: Named) -> str:
         """What to say of a named entry that is not among those chosen."""
-        return "not_chosen" if entry_id in self.known else "missing"
+        return "not_chosen" if name in self.known else "missing"
 
-    async def entries(self, pending: "PendingEntries") -> "list[PendingEntry]":
-        """They, oldest first."""
-        found: list[PendingEntry] = []
-        if self.ids:
-            self.known = await pending.named(self.ids)
-            named = self.known.values()
-            found = [e for e in named if e.idle_ms >= self.idle_ms and self.consumer in (None, e.consumer)]
-        else:
-            async for entry in pending.all(idle_ms=self.idle_ms, consumer=self.consumer):
-                found.append(entry)
-                if len(found) == self.limit:
-                    break
-        return found[: self.limit]
+    async def entries(self, partitions: "Partitions") -> "list[Placed]":
+        """They, each with its partition: in the order given, or oldest first."""
+        from redis_agent.store.union import AllInspection
+
+        if self.names:
+            await self._look(partitions)
+            found = [
+                (partition, entry)
+                for name in self.names
+                for partition, entry in self.known.get(name, ())
+                if entry.idle_ms >= self.idle_ms and self.consumer in (None, entry.consumer)
+            ]
+            return found[: self.limit]
+        found = []
+        async for placed_entry in AllInspection(partitions.all).pending(idle_ms=self.idle_ms, consumer=self.consumer):
+            found.append(placed_entry)
+            if len(found) == self.limit:
+                break
+        return found
+
+    async def one_of_each(self, partitions: "Partitions") -> "list[Placed]":
+        """They, for who is about to change them.
+
+        Raises:
+            click.ClickException: a name is that of entries of two partitions.
+        """
+        found = await self.entries(partitions)
+        for name, having in self.known.items():
+            only(name, [partition for partition, _ in having], partitions)
+        return found
+
+    def named(self, found: "list[Placed]") -> "list[tuple[Named, Placed | None]]":
+        """What there is to report on: each named entry, or None where it was not chosen; or else all found."""
+        if not self.names:
+            return [(Named(entry.id), (partition, entry)) for partition, entry in found]
+        return [
+            (name, next(((p, entry) for p, entry in found if entry.id == name.id and name.within(p)), None))
+            for name in self.names
+        ]
+
+    async def _look(self, partitions: "Partitions") -> None:
+        from redis_agent.store.pending import PendingEntries
+
+        for partition in partitions.all:
+            names = [name for name in self.names if name.within(partition)]
+            if names:
+                pending = await PendingEntries(partition.client).named([name.id for name in names])
+                for name in names:
+                    if name.id in pending:
+                        self.known.setdefault(name, []).append((partition, pending[name.id]))
 
 
 async def read_pending(session: "Session", chosen: Chosen) -> dict[str, Any]:
     """The document that `--json` prints without an action."""
     from redis_agent.store import keys
-    from redis_agent.store.inspection import Inspection
-    from redis_agent.store.pending import PendingEntries
+    from redis_agent.store.union import AllInspection
 
-    pending = PendingEntries(session.client)
-    group: Flow = await Inspection(session.client).group()
-    entries = await chosen.entries(pending)
+    partitions = session.partitions
+    inspection = AllInspection(partitions.all)
+    group = await inspection.group()
+    entries = await chosen.entries(partitions)
     return {
         "stream": keys.STREAM,
         "group": keys.GROUP,
@@ -161,10 +201,21 @@ async def read_pending(session: "Session", chosen: Chosen) -> dict[str, Any]:
         "length": group.length,
         "pending": group.pending,
         "lag": group.lag,
-        "consumers": [{"name": c.name, "pending": c.pending, "idle_ms": c.idle_ms} for c in await pending.consumers()],
-        "entries": [_document(entry, session.settings.max_event_bytes) for entry in entries],
-        "missing": [i for i in chosen.ids if i not in chosen.known],
+        "consumers": [
+            {"name": c.name, "pending": c.pending, "idle_ms": c.idle_ms} for c in await inspection.consumers()
+        ],
+        "entries": [
+            placed(partitions, partition.number, _document(entry, session.settings.max_event_bytes))
+            for partition, entry in entries
+        ],
+        "missing": [str(name) for name in chosen.names if name not in chosen.known],
     }
+
+
+def _about(partitions: "Partitions", name: Named, found: "Placed | None") -> dict[str, Any]:
+    """The beginning of what is said of a chosen entry."""
+    number = name.partition if found is None else found[0].number
+    return placed(partitions, number, {"id": name.id, "consumer": found[1].consumer if found else None})
 
 
 def _document(entry: "PendingEntry", max_bytes: int) -> dict[str, Any]:
@@ -190,24 +241,30 @@ async def _claim(session: "Session", chosen: Chosen, wait_seconds: float) -> dic
     from redis_agent.store.fates import Fates
     from redis_agent.store.pending import PendingEntries
 
-    pending = PendingEntries(session.client)
-    fates = await Fates.watch(session.client)
-    entries = {entry.id: entry for entry in await chosen.entries(pending)}
-    ids = [i for i, entry in entries.items() if not entry.deleted]
-    released = set(await pending.release(ids, idle_ms=chosen.idle_ms))
+    partitions = session.partitions
+    fates = {partition: await Fates.watch(partition.client) for partition in partitions.all}
+    entries = await chosen.one_of_each(partitions)
+    released: dict[Partition, set[str]] = {}
+    for partition in partitions.all:
+        ids = [entry.id for where, entry in entries if where is partition and not entry.deleted]
+        released[partition] = set(await PendingEntries(partition.client).release(ids, idle_ms=chosen.idle_ms))
     documents = []
-    for entry_id in dict.fromkeys([*chosen.ids, *entries]):
-        entry = entries.get(entry_id)
-        document: dict[str, Any] = {"id": entry_id, "consumer": entry.consumer if entry else None}
-        if entry is not None and entry.deleted:
-            document["outcome"] = "deleted"
-        elif entry_id in released:
-            document["outcome"] = "waiting"
-        else:
-            document["outcome"] = "missing" if entry is not None else chosen.left_out(entry_id)
+    followed: dict[Partition, dict[str, dict[str, Any]]] = {partition: {} for partition in partitions.all}
+    for name, found in chosen.named(entries):
+        where, entry = found or (None, None)
+        document = _about(partitions, name, found)
         documents.append(document)
-    await follow(fates, {d["id"]: d for d in documents if d["outcome"] == "waiting"}, wait_seconds)
-    return {"claimed": len(released), "entries": documents}
+        if where is None or entry is None:
+            document["outcome"] = chosen.left_out(name)
+        elif entry.deleted:
+            document["outcome"] = "deleted"
+        elif entry.id in released[where]:
+            document["outcome"] = "waiting"
+            followed[where][entry.id] = document
+        else:
+            document["outcome"] = "missing"
+    await follow([(fates[partition], some) for partition, some in followed.items()], wait_seconds)
+    return {"claimed": sum(map(len, released.values())), "entries": documents}
 
 
 async def _bury(session: "Session", chosen: Chosen) -> dict[str, Any]:
@@ -217,20 +274,19 @@ async def _bury(session: "Session", chosen: Chosen) -> dict[str, Any]:
     from redis_agent.store.fates import Fates
     from redis_agent.store.pending import PendingEntries
 
-    settings = session.settings
-    pending = PendingEntries(session.client)
-    fates = await Fates.watch(session.client)
-    found = {entry.id: entry for entry in await chosen.entries(pending)}
+    settings, partitions = session.settings, session.partitions
+    fates = {partition: await Fates.watch(partition.client) for partition in partitions.all}
     documents: list[dict[str, Any]] = []
-    for entry_id in chosen.ids:
-        entry = found.get(entry_id)
-        document: dict[str, Any] = {"id": entry_id, "consumer": entry.consumer if entry else None}
+    buried: dict[Partition, dict[str, dict[str, Any]]] = {partition: {} for partition in partitions.all}
+    for name, found in chosen.named(await chosen.one_of_each(partitions)):
+        where, entry = found or (None, None)
+        document = _about(partitions, name, found)
         documents.append(document)
-        if entry is None or entry.deleted:
-            document["outcome"] = chosen.left_out(entry_id) if entry is None else "deleted"
+        if where is None or entry is None or entry.deleted:
+            document["outcome"] = chosen.left_out(name) if entry is None else "deleted"
             continue
         try:
-            buried = await pending.bury(
+            done = await PendingEntries(where.client).bury(
                 entry,
                 Reason.OPERATOR.value,
                 readable=isinstance(read(entry.data, max_bytes=settings.max_event_bytes), MetricEvent),
@@ -239,13 +295,13 @@ async def _bury(session: "Session", chosen: Chosen) -> dict[str, Any]:
         except ResponseError as error:
             document |= {"outcome": "failed", "reason": str(error)[:200]}
             continue
-        document["outcome"] = "dead_letter" if buried else "missing"
-    buried_ids = [d["id"] for d in documents if d["outcome"] == "dead_letter"]
-    fates_now = await fates.of(buried_ids) if buried_ids else {}
-    for document in documents:
-        if document["id"] in fates_now:
-            document |= {"reason": Reason.OPERATOR.value, "dead_letter_id": fates_now[document["id"]].dead_letter_id}
-    return {"buried": len(buried_ids), "entries": documents}
+        document["outcome"] = "dead_letter" if done else "missing"
+        if done:
+            buried[where][entry.id] = document
+    for where, some in buried.items():
+        for entry_id, fate in (await fates[where].of(list(some)) if some else {}).items():
+            some[entry_id] |= {"reason": Reason.OPERATOR.value, "dead_letter_id": fate.dead_letter_id}
+    return {"buried": sum(map(len, buried.values())), "entries": documents}
 
 
 def _show(document: dict[str, Any]) -> None:
@@ -262,7 +318,7 @@ def _show(document: dict[str, Any]) -> None:
         table = Table(["entry", "consumer", ">idle", ">deliveries", "experiment", "event", "data"])
         for entry in document["entries"]:
             table.add(
-                entry["id"],
+                label(entry),
                 entry["consumer"],
                 age(entry["idle_ms"] / 1000),
                 str(entry["deliveries"]),
@@ -279,7 +335,7 @@ def _show(document: dict[str, Any]) -> None:
 
 
 def _head(document: dict[str, Any]) -> str:
-    if not document["exists"]:
+    if not document["exists"] and not document["pending"]:
         if not document["length"]:
             return "nothing is pending: there is no stream of events yet"
         return f"nothing is pending: no worker has made the consumer group yet; {document['length']:,} entries wait"
@@ -302,8 +358,8 @@ def _show_outcomes(document: dict[str, Any], wait_seconds: float) -> None:
         if outcome == "failed":
             said = f"failed: {entry['reason']}"
         elif outcome == "dead_letter" and entry.get("dead_letter_id"):
-            said = f"dead letter {entry['dead_letter_id']}: {entry['reason']}"
+            said = f"dead letter {label(entry, 'dead_letter_id')}: {entry['reason']}"
         else:
             said = words.get(outcome) or in_words(entry, wait_seconds)
-        table.add(entry["id"], Cell(said, STYLES.get(outcome, "red")))
+        table.add(label(entry), Cell(said, STYLES.get(outcome, "red")))
     show(table)

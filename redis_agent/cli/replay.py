@@ -9,8 +9,9 @@ from redis_agent.cli.output import Cell, Table, counted, print_json, say, show
 
 if TYPE_CHECKING:
     from redis_agent.cli.session import Session
-    from redis_agent.replay import Moment, Replay
+    from redis_agent.replay import Moment, Outcome, Replay
     from redis_agent.store.inspection import Inspection
+    from redis_agent.store.partitions import Partition
 
 # Experiments in one snapshot: bounds how long a script holds the server up.
 _CHUNK = 50
@@ -24,6 +25,7 @@ _PEOPLE_SEE = 50
 def replay(*, experiment: str | None, as_json: bool, redis_url: str | None) -> None:
     """Rebuild the aggregates from the stream, in memory, and compare. Exits with 1 when they differ.
 
+    Each of several partitions is compared with its own stream.
     Nothing is changed, and the comparison is exact also while the agent runs: every aggregate is
     compared with what had been applied at the moment it was read.
 
@@ -51,32 +53,14 @@ async def compare(session: "Session", only: str | None = None) -> dict[str, Any]
     Raises:
         click.ClickException: the one experiment asked for has left no trace.
     """
-    from redis_agent.replay import Replay
-    from redis_agent.store.aggregates import Aggregates
-    from redis_agent.store.inspection import Inspection
+    from redis_agent.replay import Outcome
 
-    inspection = Inspection(session.client)
-    replayed = Replay()
-    ids = list(await Aggregates(session.client).all()) if only is None else [only]
-    await _expect(ids, replayed, inspection)
-    await _read_stream(replayed, inspection, session.settings.max_event_bytes)
-    unexpected = replayed.unexpected
-    if only is None and unexpected:
-        # Events of experiments that the index does not know: once more, for these alone.
-        others = Replay()
-        await _expect(sorted(unexpected), others, inspection)
-        await _read_stream(others, inspection, session.settings.max_event_bytes)
-    else:
-        others = None
-    complete_after_ms = await _complete_after(inspection)
-    outcome = replayed.outcome(complete_after_ms)
-    entries = replayed.entries
-    if others is not None:
-        more = others.outcome(complete_after_ms)
-        outcome.experiments += more.experiments
-        outcome.differences += more.differences
-        outcome.not_comparable += more.not_comparable
-        entries += others.entries
+    partitions = session.partitions
+    outcome, entries = Outcome(), 0
+    for partition in partitions.all if only is None else [partitions.of(only)]:
+        found, replayed = await _compare(partition, only, session.settings.max_event_bytes)
+        outcome.add(found)
+        entries += replayed
     if only is not None and not outcome.experiments and not outcome.not_comparable:
         raise click.ClickException(f"{only} is unknown: it has neither an event nor an aggregate")
     return {
@@ -94,6 +78,32 @@ async def compare(session: "Session", only: str | None = None) -> dict[str, Any]
             for d in outcome.differences
         ],
     }
+
+
+async def _compare(partition: "Partition", only: str | None, max_event_bytes: int) -> "tuple[Outcome, int]":
+    """What a partition's stream says of its aggregates, and how many entries were replayed."""
+    from redis_agent.replay import Replay
+    from redis_agent.store.aggregates import Aggregates
+    from redis_agent.store.inspection import Inspection
+
+    inspection = Inspection(partition.client)
+    replayed = Replay()
+    ids = list(await Aggregates(partition.client).all()) if only is None else [only]
+    await _expect(ids, replayed, inspection)
+    await _read_stream(replayed, inspection, max_event_bytes)
+    unexpected = replayed.unexpected
+    if only is None and unexpected:
+        # Events of experiments that the index does not know: once more, for these alone.
+        others = Replay()
+        await _expect(sorted(unexpected), others, inspection)
+        await _read_stream(others, inspection, max_event_bytes)
+    else:
+        others = None
+    complete_after_ms = await _complete_after(inspection)
+    outcome = replayed.outcome(complete_after_ms)
+    if others is not None:
+        outcome.add(others.outcome(complete_after_ms))
+    return outcome, replayed.entries + (0 if others is None else others.entries)
 
 
 async def _expect(ids: list[str], replayed: "Replay", inspection: "Inspection") -> None:

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_agent.clock import Clock
 from redis_agent.config import Settings, load_settings, variable_name
 from redis_agent.errors import AgentError
 from redis_agent.maturity import Maturity
-from redis_agent.store.client import connect
 from redis_agent.store.failures import Remedy, classify
-from redis_agent.store.windows import Windows
+from redis_agent.store.partitions import Partition, Partitions
+from redis_agent.store.union import AllWindows
 
 if TYPE_CHECKING:
     from redis_agent.analyst.analyst import Analyst
@@ -25,16 +24,16 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# A URL given with a command means that very server, whoever is the master.
-_NO_SENTINELS = dict.fromkeys(map(variable_name, ("sentinels", "sentinel_master")), "")
+# A URL given with a command means that very server, whoever is the master, and no cluster.
+_THAT_SERVER = dict.fromkeys(map(variable_name, ("sentinels", "sentinel_master", "cluster_nodes")), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The settings and a client of the server that they name."""
+    """The settings, and the partitions of the server or cluster that they name."""
 
     settings: Settings
-    client: Redis
+    partitions: Partitions
 
     async def mature(self, aggregates: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
         """The aggregates without the trials that are too young to count; empty where all count at once."""
@@ -42,11 +41,11 @@ class Session:
 
     def maturity(self) -> Maturity:
         """Which counts are old enough."""
-        return Maturity(Windows(self.client), Clock(), self.settings.maturity_seconds)
+        return Maturity(AllWindows(self.partitions), Clock(), self.settings.maturity_seconds)
 
     @asynccontextmanager
-    async def analyst(self) -> "AsyncIterator[tuple[Reader, Analyst]]":
-        """What reads the facts, and what words them."""
+    async def analyst(self, partition: Partition) -> "AsyncIterator[tuple[Reader, Analyst]]":
+        """What reads the facts of a partition, and what words them."""
         from redis_agent import app, log
         from redis_agent.analyst.analyst import Analyst
         from redis_agent.catalogue import Catalogue
@@ -55,15 +54,15 @@ class Session:
         from redis_agent.telemetry import Telemetry
 
         log.configure(level="error", form=self.settings.log_format)
-        telemetry, clock = Telemetry(), Clock()
+        telemetry, clock, home = Telemetry(), Clock(), self.partitions.home.client
         catalogue = Catalogue(
-            definitions=Definitions(self.client),
+            definitions=Definitions(self.partitions.wide),
             telemetry=telemetry,
             ttl_seconds=self.settings.definitions_ttl_seconds,
-            translations=Translations(self.client) if self.settings.translate_criteria else None,
+            translations=Translations(home) if self.settings.translate_criteria else None,
         )
-        asker = app.asker_of(self.settings, self.client, telemetry)
-        reader = app.reader_of(self.settings, self.client, catalogue=catalogue, clock=clock)
+        asker = app.asker_of(self.settings, home, telemetry)
+        reader = app.reader_of(self.settings, partition.client, catalogue=catalogue, clock=clock)
         try:
             yield reader, Analyst(reader=reader, asker=asker, telemetry=telemetry, clock=clock)
         finally:
@@ -74,8 +73,9 @@ class Session:
         """What makes summaries."""
         from redis_agent import app
 
-        async with self.analyst() as (reader, analyst):
-            yield app.digests_of(self.settings, self.client, reader=reader, analyst=analyst)
+        clients = [partition.client for partition in self.partitions.all]
+        async with self.analyst(self.partitions.home) as (reader, analyst):
+            yield app.digests_of(self.settings, clients, catalogue=reader.catalogue, clock=Clock(), analyst=analyst)
 
 
 def settings_of(redis_url: str | None) -> Settings:
@@ -87,21 +87,29 @@ def settings_of(redis_url: str | None) -> Settings:
     context = click.get_current_context(silent=True)
     url = redis_url or (context.find_root().obj if context is not None else None)
     try:
-        return load_settings(overrides={"REDIS_URL": url, **_NO_SENTINELS} if url else None)
+        return load_settings(overrides={"REDIS_URL": url, **_THAT_SERVER} if url else None)
     except AgentError as error:
         raise click.ClickException(str(error)) from None
 
 
-def with_redis(redis_url: str | None, work: Callable[[Session], Awaitable[_T]]) -> _T:
-    """Run a command's work with a connection; what Redis refuses becomes one line and exit code 1."""
+def with_redis(redis_url: str | None, work: Callable[[Session], Awaitable[_T]], *, looks: bool = True) -> _T:
+    """Run a command's work with a connection; what Redis refuses becomes one line and exit code 1.
+
+    Args:
+        redis_url: given with the command.
+        work: what it does.
+        looks: whether it looks into partitions, and so must know how many there are.
+    """
     settings = settings_of(redis_url)
 
     async def session() -> _T:
-        client = connect(settings.address, name="redis-agent:cli")
+        partitions = Partitions(settings.address, settings.partitions, name="redis-agent:cli")
         try:
-            return await work(Session(settings, client))
+            if looks:
+                await _compare(partitions)
+            return await work(Session(settings, partitions))
         finally:
-            await client.aclose()
+            await partitions.aclose()
 
     try:
         return asyncio.run(session())
@@ -113,6 +121,18 @@ def with_redis(redis_url: str | None, work: Callable[[Session], Awaitable[_T]]) 
         _explain(error, settings.address_shown)
 
 
+async def _compare(partitions: Partitions) -> None:
+    """Refuse to look at another number of partitions than there are, as far as that can be known.
+
+    A cluster may have lost the node that knows it: what of it is left can be looked at.
+    """
+    try:
+        await partitions.compare()
+    except (RedisError, OSError):
+        if partitions.topology is None:
+            raise
+
+
 def _explain(error: Exception, url: str) -> NoReturn:
     failure = classify(error)
     said = " ".join(str(error).split()) or type(error).__name__
@@ -122,6 +142,8 @@ def _explain(error: Exception, url: str) -> NoReturn:
         message = f"Redis at {url} does not permit this: {said}"
     elif failure.remedy is Remedy.RECONNECT or failure.kind in ("tls_certificate", "permission"):
         message = f"Redis at {url} cannot be reached: {said}"
+    elif failure.kind == "cluster":
+        message = f"Redis at {url} is a node of a cluster: REDIS_AGENT_CLUSTER_NODES names those ({said})"
     elif failure.kind == "wrongtype":
         message = f"a key of the agent has the wrong type: {said}"
     else:

@@ -9,6 +9,7 @@ from redis_agent.cli.output import Table, age, print_json, say, show
 
 if TYPE_CHECKING:
     from redis_agent.cli.session import Session
+    from redis_agent.store.partitions import Partition
 
 _TYPES = (
     "success_threshold", "failure_threshold", "error", "anomaly", "periodic_summary", "experiment_completed", "cleared",
@@ -70,8 +71,9 @@ def _add(redis_url: str | None, experiment: str, alert_type: str | None, seconds
     until = iso_from_ms(now_ms + 1000 * seconds)
 
     async def work(session: "Session") -> None:
-        silences = Silences(session.client)
-        await silences.add(experiment, alert_type, seconds=seconds, since=iso_from_ms(now_ms))
+        for partition in _told_in(session, experiment):
+            silences = Silences(partition.client)
+            await silences.add(experiment, alert_type, seconds=seconds, since=iso_from_ms(now_ms))
 
     with_redis(redis_url, work)
     if as_json:
@@ -85,7 +87,8 @@ def _remove(redis_url: str | None, experiment: str, alert_type: str | None, *, a
     from redis_agent.store.silences import Silences
 
     async def work(session: "Session") -> bool:
-        return await Silences(session.client).remove(experiment, alert_type)
+        removed = [await Silences(p.client).remove(experiment, alert_type) for p in _told_in(session, experiment)]
+        return any(removed)
 
     if not with_redis(redis_url, work):
         raise click.ClickException(f"there is no such silence of {experiment} (see redis-agent silence --list)")
@@ -95,13 +98,27 @@ def _remove(redis_url: str | None, experiment: str, alert_type: str | None, *, a
         say(f"{experiment}: {alert_type or 'all alerts'} no longer muted")
 
 
+def _told_in(session: "Session", experiment: str) -> "list[Partition]":
+    """The partitions in which alerts of an experiment are raised; summaries, of all experiments, are in the home."""
+    from redis_agent.alerts import ALL_EXPERIMENTS
+
+    partitions = session.partitions
+    places = [partitions.of(experiment)]
+    if experiment == ALL_EXPERIMENTS and partitions.home not in places:
+        places.append(partitions.home)
+    return places
+
+
 def _list(redis_url: str | None, experiment: str | None, *, as_json: bool) -> None:
     from redis_agent.cli.session import with_redis
     from redis_agent.store.silences import Silence, Silences
+    from redis_agent.store.union import each
 
     async def work(session: "Session") -> list[Silence]:
-        found = await Silences(session.client).all()
-        return [one for one in found if experiment in (None, one.experiment_id)]
+        lists = await each(session.partitions.all, lambda partition: Silences(partition.client).all())
+        # What is told of all experiments, and of one of that name, may be muted in two partitions.
+        found = {(one.experiment_id, one.type or ""): one for some in lists for one in some}
+        return [one for _, one in sorted(found.items()) if experiment in (None, one.experiment_id)]
 
     found = with_redis(redis_url, work)
     if as_json:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def status(*, as_json: bool, redis_url: str | None) -> None:
     """Show the server, the stream, who leads, which replicas run, and the alerts.
 
+    Of several partitions it shows what they come to together, and a line for each.
     What cannot be read, because a key has the wrong type or the user may not, is said in its place,
     and the rest is shown.
 
@@ -37,7 +38,7 @@ async def read(session: "Session") -> dict[str, Any]:
     """The document that `--json` prints."""
     from redis_agent.overview import read_status
 
-    return await read_status(session.client, session.settings.address_shown)
+    return await read_status(session.partitions, session.settings.address_shown)
 
 
 def _show(document: dict[str, Any]) -> None:
@@ -63,20 +64,38 @@ def _show(document: dict[str, Any]) -> None:
     if document["alerts"]["undelivered"] != 0:
         add("undelivered", "undelivered", Cell(f"{document['alerts']['undelivered']} given up or superseded", "yellow"))
     add("replicas", "replicas", *_replicas(document["replicas"] or []))
+    if "partitions" in document:
+        add("partitions", "stream", *map(_partition, document["partitions"]))
+        silent = {name: said for name, said in problems.items() if name.startswith("partition ")}
+        lines.extend(("", Cell(f"{name} does not answer: {said}", "red")) for name, said in silent.items())
     for label, value in lines:
         cell = value if isinstance(value, Cell) else Cell(value)
         say(f"{label:<13} {cell.text}", cell.style)
 
 
-def _server(redis: dict[str, Any]) -> list[str]:
+def _server(redis: dict[str, Any]) -> list[str | Cell]:
     memory = redis["used_memory_human"]
     if redis["maxmemory_human"] not in (None, "0B"):
         memory = f"{memory} of {redis['maxmemory_human']}"
     kept = "append-only file" if redis["aof_enabled"] else "NO append-only file"
-    return [
-        f"{redis['name']} {redis['version']} ({redis['role']}) at {redis['url']}",
-        f"{memory} used, up {age(redis['uptime_seconds'] or 0)}, {kept}",
-    ]
+    lines: list[str | Cell] = [f"{redis['name']} {redis['version']} ({redis['role']}) at {redis['url']}"]
+    nodes = redis.get("nodes")
+    if nodes:
+        primaries, replicas = counted(nodes["primaries"], "primary"), counted(nodes["replicas"], "replica")
+        failed = f", {nodes['failed']} failed" if nodes["failed"] else ""
+        lines.append(Cell(f"{primaries}, {replicas}{failed}", "yellow" if failed else ""))
+    one = " by one of the primaries" if nodes else ""
+    lines.append(f"{memory} used{one}, up {age(redis['uptime_seconds'] or 0)}, {kept}")
+    return lines
+
+
+def _partition(partition: dict[str, Any]) -> Cell:
+    stream = partition["stream"]
+    lag = "lag unknown" if stream["lag"] is None else f"lag {stream['lag']:,}"
+    leaders = [(role, partition[role]["leader"]) for role in ("bridge", "scheduler", "dispatcher")]
+    led = ", ".join(f"{role} {leader}" if leader else f"NO {role}" for role, leader in leaders)
+    flow = f"{counted(stream['length'], 'entry')}, {lag}, {stream['pending']:,} pending"
+    return Cell(f"{partition['partition']}: {flow}; {led}", "" if all(leader for _, leader in leaders) else "red")
 
 
 def _stream(stream: dict[str, Any]) -> list[str | Cell]:

@@ -6,15 +6,10 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, Final
 
-from redis.asyncio import Redis
-
 from redis_agent.overview import KnownExperiments, Parts, read_status
 from redis_agent.page.hours import HOURS, Hours
-from redis_agent.store.aggregates import Aggregates
-from redis_agent.store.dead_letters import DeadLetters
-from redis_agent.store.inspection import Inspection
-from redis_agent.store.pending import PendingEntries
-from redis_agent.store.windows import Windows
+from redis_agent.store.partitions import Partitions
+from redis_agent.store.union import AllAggregates, AllInspection, AllWindows
 
 # How many of each are shown, the most recent first; all that is left out is counted.
 MAX_EXPERIMENTS: Final = 30
@@ -57,20 +52,18 @@ class Document:
     """Reads everything; a part that may not be read, or whose key has another type, costs only itself.
 
     Args:
-        client: of the server.
+        partitions: all of them.
         address_shown: where the server is, without secrets.
         experiments: what is known of them.
     """
 
-    def __init__(self, client: Redis, *, address_shown: str, experiments: KnownExperiments) -> None:
-        self._client = client
+    def __init__(self, partitions: Partitions, *, address_shown: str, experiments: KnownExperiments) -> None:
+        self._partitions = partitions
         self._address_shown = address_shown
         self._experiments = experiments
-        self._aggregates = Aggregates(client)
-        self._inspection = Inspection(client)
-        self._pending = PendingEntries(client)
-        self._dead_letters = DeadLetters(client)
-        self._hours = Hours(Windows(client))
+        self._aggregates = AllAggregates(partitions)
+        self._inspection = AllInspection(partitions.all)
+        self._hours = Hours(AllWindows(partitions))
         self._letters: list[dict[str, Any]] = []
         self._letters_s = float("-inf")
 
@@ -80,8 +73,8 @@ class Document:
         Raises:
             RedisError, OSError: the server does not answer, or lets nothing be read.
         """
-        parts = Parts()
-        status = await read_status(self._client, self._address_shown)
+        parts = Parts(lenient=self._partitions.several)
+        status = await read_status(self._partitions, self._address_shown)
         now_ms = await self._inspection.now_ms()
         replicas = status["replicas"] or []
         status["bridge"]["replicas"] = len(status["bridge"]["replicas"] or ())
@@ -114,12 +107,17 @@ class Document:
     async def _read_alerts(self) -> list[dict[str, Any]]:
         found = await self._inspection.recent_alerts(MAX_ALERTS)
         return [
-            {"id": alert.id, **_alert(alert.data), **_analysis(alert.analysis), "delivered": alert.delivered}
-            for alert in found
+            {
+                "id": self._partitions.entry(partition, alert.id),
+                **_alert(alert.data),
+                **_analysis(alert.analysis),
+                "delivered": alert.delivered,
+            }
+            for partition, alert in found
         ]
 
     async def _read_pending(self) -> dict[str, Any]:
-        consumers = await self._pending.consumers()
+        consumers = await self._inspection.consumers()
         holding = sorted(consumers, key=lambda consumer: (-consumer.pending, consumer.name))
         return {
             "consumers_total": len(consumers),
@@ -128,8 +126,13 @@ class Document:
                 for c in holding[:MAX_REPLICAS]
             ],
             "entries": [
-                {"id": e.id, "consumer": shown(e.consumer, MAX_NAME), "idle_ms": e.idle_ms, "deliveries": e.deliveries}
-                for e in await self._pending.oldest(MAX_PENDING)
+                {
+                    "id": self._partitions.entry(partition, e.id),
+                    "consumer": shown(e.consumer, MAX_NAME),
+                    "idle_ms": e.idle_ms,
+                    "deliveries": e.deliveries,
+                }
+                for partition, e in await self._inspection.oldest_pending(MAX_PENDING)
             ],
         }
 
@@ -138,11 +141,11 @@ class Document:
             return self._letters
         letters: list[dict[str, Any]] = []
         size = 0
-        async for letter in self._dead_letters.newest(page=1):
+        async for partition, letter in self._inspection.newest_dead_letters(page=1):
             size += len(letter.data)
             letters.append(
                 {
-                    "id": letter.id,
+                    "id": self._partitions.entry(partition, letter.id),
                     "reason": shown(letter.reason, MAX_WORD),
                     "at_ms": int(letter.id.partition("-")[0]),
                     "deliveries": letter.deliveries,

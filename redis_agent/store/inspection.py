@@ -16,6 +16,7 @@ from redis_agent.store import keys, scripts
 from redis_agent.store.analyses import KeptAnalyses
 from redis_agent.store.failures import is_wrong_type
 from redis_agent.store.flow import Flow, flow, is_missing, outbox_flow
+from redis_agent.store.namespace import namespace_of
 from redis_agent.store.stream import StreamEntry, received_ms, text, text_map, whole
 
 _PAGE = 1_000
@@ -141,9 +142,9 @@ class Inspection:
         value = await self._client.get(lease)
         return text(value).partition(":")[2] if value else None
 
-    async def replicas(self, now_ms: int) -> list[Replica]:
+    async def replicas(self, now_ms: int, *, within_ms: int = REPLICA_EXPIRY_MS) -> list[Replica]:
         """The processes that gave a sign of life lately."""
-        members = await self._client.zrangebyscore(keys.REPLICAS, now_ms - REPLICA_EXPIRY_MS, "+inf")
+        members = await self._client.zrangebyscore(keys.REPLICAS, now_ms - within_ms, "+inf")
         replicas = []
         for member in members:
             # A name may hold the separator, roles do not.
@@ -171,7 +172,7 @@ class Inspection:
         """Why the experiment's aggregate cannot be read, or ""."""
         key = keys.aggregate(experiment_id)
         kind = text(await self._client.type(key))
-        return "" if kind in ("none", "hash") else f"the key {key} is a {kind}, not a hash"
+        return "" if kind in ("none", "hash") else f"the key {namespace_of(self._client)}{key} is a {kind}, not a hash"
 
     # Alerts ------------------------------------------------------------------------------------------------
 

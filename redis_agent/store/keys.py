@@ -15,7 +15,9 @@ UNDELIVERED = "redis_agent:alerts:undelivered"  # SET of OUTBOX ids given up aft
 NEWEST_SUMMARY = "redis_agent:alerts:newest_summary"  # STRING: OUTBOX id of the newest periodic summary
 ANALYSES = "redis_agent:alerts:analyses"  # HASH OUTBOX id -> JSON of the analysis that is delivered with the alert
 
+PARTITIONS = "redis_agent:partitions"  # STRING, in no namespace: how many partitions there are, where more than one
 EXPERIMENTS = "redis_agent:experiments"  # ZSET experiment -> ms of its last event
+TOUCHED = "redis_agent:touched"  # HASH, in partitions: experiment -> how often it was changed since it was copied
 FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been applied
 # HASH: last_id given out, owed (entries not acked), lost (entries deleted before they were acked), unsaid among them
 ACCOUNT = "redis_agent:account"
@@ -31,6 +33,9 @@ UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to t
 # leader_before, silent_ms; while bridges in step are waited for: called, asked (ms)
 BRIDGE = "redis_agent:bridge"
 BRIDGE_READY = "redis_agent:bridge:ready"  # ZSET owner of a bridge in step -> ms of its last sign of life
+BRIDGE_NODE = (
+    "redis_agent:bridge:node"  # STRING, of the home partition in a cluster: the node that bridges subscribe to
+)
 # HASH: swept_ms, summary_slot, _ms and _floor, the same of summary_day, stream_dropped_unread, buried, anomalies
 SCHEDULER = "redis_agent:scheduler"
 FINALS = "redis_agent:finals"  # HASH completed experiment -> when it was judged finally
@@ -54,9 +59,23 @@ SILENCE_PREFIX = "redis_agent:silence:"
 ANY_TYPE = "any"
 
 
-def bridge_control(database: int) -> str:
-    """The channel on which the bridges speak to each other."""
-    return f"redis_agent:bridge:control:{database}"
+def namespace(partition: int) -> str:
+    """What stands in front of a partition's keys: a hash tag, which puts them all in one slot of a cluster.
+
+    These texts spread partitions evenly over the nodes of a cluster whose slots are divided evenly, also small numbers
+    of both.
+    """
+    return f"{{redis_agent-{partition}}}:"
+
+
+def without_namespace(name: str) -> str:
+    """A key as it is named within its partition."""
+    return name.partition("}:")[2] if name.startswith("{redis_agent-") else name
+
+
+def bridge_control(database: int, namespace: str = "") -> str:
+    """The channel on which the bridges speak to each other; each partition has its own."""
+    return f"{namespace}redis_agent:bridge:control:{database}"
 
 
 def bridge_alive(database: int) -> str:
@@ -77,6 +96,14 @@ def aggregate(experiment_id: str) -> str:
 def raw_events(experiment_id: str) -> str:
     """LIST: the experiment's newest events as they came, bounded."""
     return "metrics:" + experiment_id
+
+
+def copied(experiment_id: str) -> str | None:
+    """STRING, in no namespace, in the slot of `raw_events`: the events_total that is copied there.
+
+    None for an id that cannot stand in a hash tag.
+    """
+    return None if "{" in experiment_id or "}" in experiment_id else f"{{{raw_events(experiment_id)}}}:copied"
 
 
 def window(experiment_id: str, kind: str, start_s: int) -> str:
@@ -152,6 +179,8 @@ SHARED_TYPES = {
     UNAPPLIED: "set",
     BRIDGE: "hash",
     BRIDGE_READY: "zset",
+    BRIDGE_NODE: "string",
+    TOUCHED: "hash",
     SCHEDULER: "hash",
     LLM: "hash",
     LLM_CALLS: "list",

@@ -7,6 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from redis_agent.store import keys, scripts
+from redis_agent.store.audience import Audience
 from redis_agent.store.failures import is_wrong_type
 from redis_agent.store.group import ALERTS, Created, ensure
 from redis_agent.store.stream import text
@@ -130,13 +131,24 @@ class Outbox:
 
 
 class Delivery:
-    """The dispatcher's side of the outbox, as the holder of its lease."""
+    """The dispatcher's side of the outbox, as the holder of its lease.
 
-    def __init__(self, *, reader: Redis, client: Redis, consumer: str, channel: str) -> None:
+    Args:
+        reader: for blocking reads.
+        client: for everything else.
+        consumer: this consumer's name.
+        channel: the Orchestrator's.
+        audience: who listens to it in a cluster; None on one server, where the reply of PUBLISH says it.
+    """
+
+    def __init__(
+        self, *, reader: Redis, client: Redis, consumer: str, channel: str, audience: Audience | None = None
+    ) -> None:
         self._reader = reader
         self._client = client
         self._consumer = consumer
         self._channel = channel
+        self._audience = audience
 
     async def ensure_group(self) -> Created | None:
         """Create outbox and group where they are missing, at the floor: what was delivered is not delivered again."""
@@ -188,7 +200,10 @@ class Delivery:
             experiment_id: whose alert it is, which may be muted.
             alert_type: of which type, which may be muted.
         """
+        # Asked anew for each alert: one that nobody hears must not be acked.
+        heard_by = "" if self._audience is None else await self._audience.size(self._client)
         args = [lease_value, keys.DISPATCHER_GROUP, entry.id, self._channel, entry.data, ttl_ms, int(replaceable)]
+        args.append(heard_by)
         names = [keys.LEASE_DISPATCHER, keys.OUTBOX, keys.OUTBOX_FLOOR, keys.UNDELIVERED, keys.NEWEST_SUMMARY]
         names += [keys.OUTBOX_ACCOUNT, keys.silence(experiment_id, None), keys.silence(experiment_id, alert_type)]
         return int(await scripts.run(self._client, "deliver_alert", names, args))

@@ -107,7 +107,7 @@ async def role(
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         parts = replace(await app._parts(settings_of(url, **given), stack), asker=asker, clock=clock or Clock())
-        running = asyncio.create_task((await app._role(name, parts, stack)).run(stop))
+        running = asyncio.create_task(app._role(name, parts).run(stop))
         try:
             yield parts
         finally:

@@ -15,7 +15,7 @@ from redis_agent.bridge_terms import BridgeTenure, Terms
 from redis_agent.lockstep import Announcement, Batch, Claim, Lockstep
 from redis_agent.store.mirror import Break, DeafError, Durable, Renewal, Written
 from redis_agent.telemetry import Telemetry
-from tests.bridges.server_model import ServerModel
+from tests.bridges.server_model import ClusterModel, ServerModel
 
 TELEMETRY = Telemetry()
 MISHAPS = (
@@ -406,7 +406,7 @@ class World:
         bridge = self.bridges[index]
         if kind == "cut" and bridge.name in self.server.inboxes:
             self.server.cut([bridge.name], keep=self.rng.randint(0, 6))
-        elif kind == "elsewhere":
+        elif kind == "elsewhere" and not isinstance(self.server, ClusterModel):  # there bridges look themselves
             self.server.inboxes.pop(bridge.name, None)
         elif kind == "die":
             self._vanish(index)
@@ -440,16 +440,36 @@ class World:
         given the lease for a term that it has not begun. A promise ends when another failover comes before it was kept
         and that is durable.
         """
-        for bridge in self.bridges:
-            for work in bridge.works():
+        on_their_way = [work for bridge in self.bridges for work in bridge.works()]
+        cluster = self.server if isinstance(self.server, ClusterModel) else None
+        if cluster is None:
+            for work in on_their_way:
                 work.cut()
+        before = None if cluster is None else cluster.state()
         written = set(self.server.stream)
         self.promised &= self.server.durable_stream()
         self.failovers += 1
         self.server.fail_over(self.rng.random())
+        if cluster is not None:
+            self._hear_the_old_one(cluster, before, on_their_way)
         held = [self._held_by(bridge) for bridge in self.bridges[: self.sound]]
         if held:
             self.promised |= set.intersection(*held) & written
+
+    def _hear_the_old_one(self, server: ClusterModel, state: Any, works: list[Running]) -> None:
+        """A primary that was only stopped runs what it had been sent, as the server that it was, and may be heard.
+
+        But it never says that something is durable: no replica of it is left.
+        """
+        successor = server.state()
+        server.become(state)
+        for work in works:
+            unanswered = work.ask is not None and work.answer is None
+            if unanswered and work.ask is not None and work.ask.run != server.durable and self.rng.random() < 0.5:
+                work.execute()
+            if work.answer is None or self.rng.random() < 0.7:
+                work.cut()
+        server.become(successor)
 
     def _held_by(self, bridge: Replica) -> set[bytes]:
         known = bridge.lockstep.numbering == self.server.hash.epoch

@@ -1,7 +1,8 @@
 """What the bridges' scripts do, as a model: `test_server_model.py` compares it with the scripts themselves."""
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -234,3 +235,48 @@ class ServerModel:
             while len(inbox) > keep:
                 inbox.pop()
             inbox.append(None)
+
+
+class ClusterModel(ServerModel):
+    """A partition of a cluster: bridges listen to another node than the one that its scripts run on.
+
+    So nobody knows whose subscription stands, and a failover ends none.
+    """
+
+    def claim(self, owner: str, *, epoch: str, new_epoch: str) -> Claim | None:
+        with self._everybody_listens(owner):
+            return super().claim(owner, epoch=epoch, new_epoch=new_epoch)
+
+    def renew(self, owner: str, value: str, *, epoch: str, mark: str, confirmed: int | None = None) -> Renewal | None:
+        with self._everybody_listens(owner):
+            return super().renew(owner, value, epoch=epoch, mark=mark, confirmed=confirmed)
+
+    def broken(self, owner: str, value: str, *, new_epoch: str, gap: bool, may_yield: bool) -> Break:
+        with self._everybody_listens(owner):
+            return super().broken(owner, value, new_epoch=new_epoch, gap=gap, may_yield=may_yield)
+
+    @contextlib.contextmanager
+    def _everybody_listens(self, owner: str) -> Iterator[None]:
+        """As the scripts see it; what is said meanwhile goes only to those who do."""
+        listening = self.inboxes
+        unheard: dict[str, deque[tuple[str, bytes] | None]] = {
+            name: deque() for name in (owner, *self.ready) if name not in listening
+        }
+        self.inboxes = {**listening, **unheard}
+        try:
+            yield
+        finally:
+            self.inboxes = listening
+
+    def fail_over(self, age: float) -> None:
+        listening, self.inboxes = self.inboxes, {}
+        super().fail_over(age)
+        self.inboxes = listening
+
+    def state(self) -> tuple[Any, ...]:
+        """What one server has, to be given back to `become`."""
+        return copy(self.hash), self.lease, dict(self.ready), list(self.stream), self.fence, list(self.kept)
+
+    def become(self, state: tuple[Any, ...]) -> None:
+        """Be the server that has this."""
+        self.hash, self.lease, self.ready, self.stream, self.fence, self.kept = state

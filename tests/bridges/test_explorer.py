@@ -6,7 +6,7 @@ import pytest
 
 from redis_agent.lockstep import Announcement, Claim, Lockstep
 from tests.bridges.explorer import ViolationError, explore
-from tests.bridges.server_model import ServerModel
+from tests.bridges.server_model import ClusterModel, ServerModel
 from tests.seeds import SEED
 
 WORLDS = 600
@@ -35,10 +35,23 @@ async def test_failovers_among_other_mishaps_leave_nothing_twice() -> None:
     await explore(range(SEED, SEED + WORLDS), sound=0, waits=True)
 
 
+@pytest.mark.parametrize(("replicas", "sound"), [(1, 1), (2, 2), (3, 3), (3, 0)])
+async def test_in_a_cluster_subscriptions_survive_failovers_and_the_old_primary_may_be_heard_once_more(
+    replicas: int, sound: int
+) -> None:
+    await explore(range(SEED, SEED + WORLDS // 4), replicas=replicas, sound=sound, waits=True, server=ClusterModel)
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize(("replicas", "sound"), [(1, 1), (2, 2), (3, 3), (3, 0)])
 async def test_many_more_failovers(replicas: int, sound: int) -> None:
     await explore(range(SEED, SEED + 5_000), replicas=replicas, sound=sound, waits=True)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("replicas", "sound"), [(1, 1), (2, 2), (3, 3), (3, 0)])
+async def test_many_more_failovers_in_a_cluster(replicas: int, sound: int) -> None:
+    await explore(range(SEED, SEED + 5_000), replicas=replicas, sound=sound, waits=True, server=ClusterModel)
 
 
 @pytest.mark.fault

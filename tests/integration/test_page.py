@@ -8,7 +8,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import redis.asyncio
 from redis.asyncio import Redis
 
 from redis_agent.clock import Clock
@@ -16,8 +15,10 @@ from redis_agent.experiments import parse_experiment
 from redis_agent.maturity import Maturity
 from redis_agent.overview import KnownExperiments
 from redis_agent.page import document, site
+from redis_agent.store.address import Address
+from redis_agent.store.partitions import Partitions
 from redis_agent.store.translations import Translations
-from redis_agent.store.windows import Windows
+from redis_agent.store.union import AllWindows
 from tests.conftest import OwnServerFactory
 from tests.integration.flow import DEAD, METRICS, OUTBOX, answered, http, mirror, publish, settled
 from tests.processes import AgentProcess, Agents
@@ -166,9 +167,9 @@ async def test_the_document_says_what_the_agent_does_and_knows(agents: Agents, c
 
 
 async def test_what_does_not_change_is_not_judged_again_and_what_does_is(client: Redis, redis_url: str) -> None:
-    raw = redis.asyncio.Redis.from_url(redis_url, protocol=2)
+    partitions = Partitions(Address(redis_url), 1, name="test")
     known = KnownExperiments(
-        raw, maturity=Maturity(Windows(raw), Clock(), 0), alpha=0.05, min_samples=20, translate=True
+        partitions, maturity=Maturity(AllWindows(partitions), Clock(), 0), alpha=0.05, min_samples=20, translate=True
     )
     now = Clock().now()
     await client.hset("experiments:exp", mapping={"success_criteria": '["score > 3"]'})
@@ -180,7 +181,7 @@ async def test_what_does_not_change_is_not_judged_again_and_what_does_is(client:
     later = (await known.read(["exp"], now))["exp"]["criteria"]
     await client.hset("experiments:exp", "success_criteria", '["score > 5"]')
     other = (await known.read(["exp"], now))["exp"]["criteria"]
-    await raw.aclose()
+    await partitions.aclose()
 
     assert again is first
     assert [c[0]["state"] for c in (first, later, other)] == ["not_met", "met", "not_met"]
@@ -189,20 +190,20 @@ async def test_what_does_not_change_is_not_judged_again_and_what_does_is(client:
 async def test_a_criterion_that_a_model_has_translated_is_judged_as_check_judges_it(
     client: Redis, redis_url: str
 ) -> None:
-    raw = redis.asyncio.Redis.from_url(redis_url, protocol=2)
+    partitions = Partitions(Address(redis_url), 1, name="test")
     text = "somebody somewhere ought to be rather pleased with the score"
     definition = {"success_criteria": json.dumps([text]), "metrics": '[{"name": "score", "type": "gauge"}]'}
     await client.hset("experiments:exp", mapping=definition)
     await client.hset("metrics_aggregated:exp", mapping={"score_latest": "4", "events_total": "1"})
     (key,) = parse_experiment("exp", definition).untranslated
     known = KnownExperiments(
-        raw, maturity=Maturity(Windows(raw), Clock(), 0), alpha=0.05, min_samples=20, translate=True
+        partitions, maturity=Maturity(AllWindows(partitions), Clock(), 0), alpha=0.05, min_samples=20, translate=True
     )
 
     before = (await known.read(["exp"], Clock().now()))["exp"]["criteria"]
-    await Translations(raw).keep(key, text, "score > 3")
+    await Translations(partitions.home.client).keep(key, text, "score > 3")
     after = (await known.read(["exp"], Clock().now()))["exp"]["criteria"]
-    await raw.aclose()
+    await partitions.aclose()
 
     assert [c[0]["state"] for c in (before, after)] == ["unsupported", "met"]
     assert after[0]["translated"] is True

@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from redis.asyncio import Redis
-
 from redis_agent.cli.demonstration.scenario import STORIES
 from redis_agent.config import Settings
 from redis_agent.experiments import Experiment, Verdict, judge, parse_experiment
-from redis_agent.store.aggregates import Aggregates
-from redis_agent.store.inspection import Inspection
+from redis_agent.store.partitions import Partitions
+from redis_agent.store.union import AllAggregates, AllInspection
 
 _HISTORY = 24
 _ALERTS_KEPT = 200
@@ -101,13 +99,12 @@ class Board:
         self.kinds[str(alert.get("type"))] += 1
         return dict(alert)
 
-    async def sample(self, client: Redis, now: float) -> None:
+    async def sample(self, partitions: Partitions, now: float) -> None:
         """Look at Redis, the clock of the event loop being at `now`."""
-        inspection = Inspection(client)
-        group = await inspection.group()
+        group = await AllInspection(partitions.all).group()
         self.lag, self.pending = group.lag, group.pending
         moment = datetime.now(UTC)
-        found = await Aggregates(client).read(list(self.panels))
+        found = await AllAggregates(partitions).read(list(self.panels))
         since, before = self._sampled
         seconds = max(0.001, now - since)
         for experiment_id, panel in self.panels.items():

@@ -12,6 +12,7 @@ from redis_agent.cli.demonstration.scenario import STORIES, Simulation
 from redis_agent.cli.output import counted
 from redis_agent.cli.session import Session
 from redis_agent.store import keys
+from redis_agent.store.audience import publish
 from redis_agent.store.failures import Remedy, classify
 
 # Seconds between two steps of the simulation, and between two tries while the server is away.
@@ -81,12 +82,9 @@ async def _define(session: Session) -> None:
             (keys.experiment(story.id), story.definition(created)),
             (keys.metrics_specs(story.id), story.metrics_specs()),
         ):
-            await session.client.hset(key, items=[part for pair in document.items() for part in pair])
+            await session.partitions.wide.hset(key, items=[part for pair in document.items() for part in pair])
 
 
 async def _publish(session: Session, events: list[bytes]) -> list[int]:
-    async with session.client.pipeline(transaction=False) as pipe:
-        for event in events:
-            pipe.publish(session.settings.metrics_channel, event)
-        receivers: list[int] = await pipe.execute()
-    return receivers
+    partitions, channel = session.partitions, session.settings.metrics_channel
+    return await publish(partitions.home.client, partitions.audience(channel), channel, events)

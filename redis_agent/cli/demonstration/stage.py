@@ -21,8 +21,8 @@ from redis_agent.config import Settings, analyst_variables, load_settings
 from redis_agent.embedded import EmbeddedServer
 from redis_agent.errors import AgentError
 from redis_agent.store import keys
-from redis_agent.store.client import connect
-from redis_agent.store.inspection import Inspection
+from redis_agent.store.partitions import Partitions
+from redis_agent.store.union import AllInspection
 
 # Seconds between two steps of the simulation.
 _STEP = 0.05
@@ -45,6 +45,7 @@ class Plan:
         seconds: how long to play; None until Ctrl-C.
         seed: of the simulation.
         http_port: of the endpoint; 0 for none.
+        partitions: how many.
         live: a live view on the terminal, instead of lines.
     """
 
@@ -52,6 +53,7 @@ class Plan:
     seconds: float | None
     seed: int
     http_port: int
+    partitions: int
     live: bool
 
 
@@ -101,6 +103,7 @@ def _settings(plan: Plan, server: EmbeddedServer) -> Settings:
             **analyst_variables(),
             "REDIS_URL": server.url,
             "REDIS_AGENT_HTTP_PORT": str(plan.http_port),
+            "REDIS_AGENT_PARTITIONS": str(plan.partitions),
             "THRESHOLD_CHECK_INTERVAL_SECONDS": "5",
             "SUMMARY_INTERVAL_SECONDS": "30",
             "ALERT_COOLDOWN_SECONDS": "60",
@@ -118,14 +121,14 @@ async def _perform(plan: Plan, server: EmbeddedServer, interrupts: Interrupts) -
     agent.add_done_callback(lambda _: ended.set())
     verdict = ""
     async with AsyncExitStack() as stack:
-        client = connect(settings.address, name="redis-agent:demo")
-        stack.push_async_callback(client.aclose)
+        partitions = Partitions(settings.address, settings.partitions, name="redis-agent:demo")
+        stack.push_async_callback(partitions.aclose)
         stack.push_async_callback(_drain, agent, stop)
-        await _until(lambda: _leads(client), ended, _READY_SECONDS)
+        await _until(lambda: _leads(partitions), ended, _READY_SECONDS)
         if not ended.is_set():
-            await _play(plan, board, client, ended)
+            await _play(plan, board, partitions, ended)
         if not agent.done():
-            verdict = await _proof(board, settings, client)
+            verdict = await _proof(board, settings, partitions)
     if agent.result() != 0:
         raise AgentError(f"the agent ended with exit code {agent.result()}")
     return _closing(board) + verdict
@@ -140,12 +143,12 @@ def _name(server: EmbeddedServer) -> str:
     return f"{server.binary.name} {server.binary.version}"
 
 
-async def _leads(client: Redis) -> bool:
+async def _leads(partitions: Partitions) -> bool:
     """Whether the bridge writes, so that what is published from now on is kept."""
-    return (await Inspection(client).bridge()).at_ms > 0
+    return (await AllInspection(partitions.all).bridge()).at_ms > 0
 
 
-async def _play(plan: Plan, board: Board, client: Redis, ended: asyncio.Event) -> None:
+async def _play(plan: Plan, board: Board, partitions: Partitions, ended: asyncio.Event) -> None:
     board.define(asyncio.get_running_loop().time())
     for story in STORIES:
         created = board.started.isoformat()
@@ -153,16 +156,17 @@ async def _play(plan: Plan, board: Board, client: Redis, ended: asyncio.Event) -
             (keys.experiment(story.id), story.definition(created)),
             (keys.metrics_specs(story.id), story.metrics_specs()),
         ):
-            await client.hset(key, items=[part for pair in document.items() for part in pair])
+            await partitions.wide.hset(key, items=[part for pair in document.items() for part in pair])
+    client = partitions.home.client
     with Screen(board) if plan.live else Lines(board) as view:
         async with asyncio.TaskGroup() as tasks:
             listener = tasks.create_task(_orchestrator(board, client, view))
-            looker = tasks.create_task(_look(board, client, view))
+            looker = tasks.create_task(_look(board, partitions, view))
             await _publish(plan, board, client, ended)
-            await _settle(board, client)
+            await _settle(board, partitions)
             listener.cancel()
             looker.cancel()
-        await board.sample(client, asyncio.get_running_loop().time())
+        await board.sample(partitions, asyncio.get_running_loop().time())
         view.refresh()
 
 
@@ -194,19 +198,19 @@ async def _orchestrator(board: Board, client: Redis, view: View) -> None:
                 view.alert(board.received(message["data"]))
 
 
-async def _look(board: Board, client: Redis, view: View) -> None:
+async def _look(board: Board, partitions: Partitions, view: View) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(view.every_seconds)
-        await board.sample(client, loop.time())
+        await board.sample(partitions, loop.time())
         view.refresh()
 
 
-async def _settle(board: Board, client: Redis) -> None:
+async def _settle(board: Board, partitions: Partitions) -> None:
     """Give what was published the time to arrive."""
 
     async def arrived() -> bool:
-        inspection = Inspection(client)
+        inspection = AllInspection(partitions.all)
         bridge, group = await inspection.bridge(), await inspection.group()
         alerts = await inspection.alert_counts()
         return bridge.written >= board.published and not (group.lag or group.pending or alerts.waiting)
@@ -221,11 +225,11 @@ async def _until(condition: Callable[[], Awaitable[bool]], ended: asyncio.Event,
                 await asyncio.sleep(0.02)
 
 
-async def _proof(board: Board, settings: Settings, client: Redis) -> str:
+async def _proof(board: Board, settings: Settings, partitions: Partitions) -> str:
     """What a replay of the stream says of the aggregates."""
     if not board.published or board.published > _REPLAY_AT_MOST:
         return ""
-    document = await compare(Session(settings, client))
+    document = await compare(Session(settings, partitions))
     if document["agree"]:
         return "; a replay of the stream agrees with every aggregate"
     return f"; a replay of the stream DISAGREES in {counted(len(document['differences']), 'field')}"
