@@ -17,7 +17,7 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/redis-agent/bin/python install --no-deps --no-index dist/*.whl
 
 FROM ${PYTHON_IMAGE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Redis Agent" \
       org.opencontainers.image.description="Turns the metric events of running experiments into exact aggregates and alerts worth reading, on Redis." \

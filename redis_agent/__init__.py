@@ -23,4 +23,4 @@ The way of the data:
 `redis-agent --help` stays quick.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

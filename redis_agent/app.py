@@ -13,9 +13,8 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from prometheus_client import Gauge
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -29,6 +28,7 @@ from redis_agent.analyst.models import chain
 from redis_agent.analyst.reader import Evidence, Reader
 from redis_agent.analyst.translator import translate
 from redis_agent.bridge import Bridge
+from redis_agent.bridge_share import Share
 from redis_agent.bridge_terms import BridgeTenure, Terms
 from redis_agent.catalogue import Catalogue
 from redis_agent.clock import Clock
@@ -49,13 +49,15 @@ from redis_agent.overview import KnownExperiments
 from redis_agent.page.document import Document
 from redis_agent.page.site import StatusPage
 from redis_agent.roster import Roster
+from redis_agent.routing import router
 from redis_agent.scheduler import Scheduler
+from redis_agent.sharing import Alongside, Role, Shared, hindrances_of
 from redis_agent.store import keys
 from redis_agent.store.address import secrets_in
 from redis_agent.store.aggregates import Aggregates
 from redis_agent.store.analyses import KeptAnalyses
 from redis_agent.store.anomalies import Anomalies
-from redis_agent.store.client import connect, follow_master
+from redis_agent.store.client import follow_master
 from redis_agent.store.definitions import Definitions
 from redis_agent.store.durability import Durability
 from redis_agent.store.failures import Remedy, classify
@@ -63,16 +65,18 @@ from redis_agent.store.finals import Finals
 from redis_agent.store.housekeeping import Housekeeping
 from redis_agent.store.inspection import Inspection
 from redis_agent.store.lease import Leadership, Lease, Tenure
+from redis_agent.store.listening import AgreedNode, OneServer, Source
 from redis_agent.store.mirror import Mirror
 from redis_agent.store.outbox import Delivery, Outbox
-from redis_agent.store.recovery import Recovery
+from redis_agent.store.partitions import Partition, Partitions
+from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.store.rights import missing_rights
 from redis_agent.store.spending import Spending
 from redis_agent.store.stream import TOGETHER, EventStream
 from redis_agent.store.translations import Translations
 from redis_agent.store.windows import Windows
-from redis_agent.summaries import Digests, Rhythm, Summaries, daily_at
-from redis_agent.telemetry import Liveness, Telemetry
+from redis_agent.summaries import Digests, Rhythm, Sources, Summaries, daily_at
+from redis_agent.telemetry import Level, Liveness, Telemetry
 from redis_agent.telling import Teller
 from redis_agent.translating import Translating
 from redis_agent.watch import Watch
@@ -89,6 +93,10 @@ Run = Callable[[asyncio.Event], Awaitable[None]]
 _WATCH_SECONDS = 1.0
 # The page reads definitions again after so long at the least.
 _PAGE_DEFINITIONS_SECONDS = 5.0
+# A process that gave no sign of life for so long, or for a lease time, has no share of the partitions any more.
+_LEAST_ALIVE_SECONDS = 3.0
+# Clients that were made meanwhile are looked for this often.
+_FOLLOW_SECONDS = 0.5
 # What is known of the series of an experiment that is not examined any more goes after so long.
 _ANOMALIES_TTL_SECONDS = 30 * 86_400
 
@@ -100,8 +108,9 @@ class Parts:
     Attributes:
         name: the process's name among the replicas, and its consumer's name.
         owner: unique for this start of the process; leases are held under it.
-        client: short commands.
-        clients: every client of the process.
+        partitions: all of them, and what belongs to none.
+        partition: the one that these are for; where there is something once, the home partition.
+        client: short commands in that partition.
         durability: what counts as written, applied and ready to be delivered.
         catalogue: the experiments as they are defined.
         asker: words analyses and summaries, where it can.
@@ -110,8 +119,9 @@ class Parts:
     settings: Settings
     name: str
     owner: str
+    partitions: Partitions
+    partition: Partition
     client: Redis
-    clients: list[Redis]
     durability: Durability
     catalogue: Catalogue
     asker: Asker
@@ -142,7 +152,7 @@ async def run(settings: Settings, *, roles: frozenset[str], stop: asyncio.Event 
             stack.callback(_stop_on_signals(stop, settings.shutdown_seconds + _END_SECONDS))
         parts = await _parts(settings, stack)
         async with AsyncExitStack() as serving:
-            runs = {role: await _role(role, parts, stack) for role in ROLES if role in roles}
+            runs = {role: _role(role, parts) for role in ROLES if role in roles}
             endpoint = _endpoint(parts, runs)
             await endpoint.start()
             serving.push_async_callback(endpoint.stop)
@@ -165,8 +175,9 @@ def _tune_collector() -> None:
 
 async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     name = settings.consumer or f"{socket.gethostname()}-{os.getpid()}"
-    client = connect(settings.address, name=f"redis-agent:{name}")
-    stack.push_async_callback(client.aclose)
+    partitions = Partitions(settings.address, settings.partitions, name=f"redis-agent:{name}")
+    stack.push_async_callback(partitions.aclose)
+    client = partitions.home.client
     telemetry = Telemetry()
     asker = asker_of(settings, client, telemetry)
     stack.push_async_callback(asker.aclose)
@@ -174,13 +185,12 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
         settings=settings,
         name=name,
         owner=f"{name}-{uuid.uuid4().hex[:8]}",
+        partitions=partitions,
+        partition=partitions.home,
         client=client,
-        clients=[client],
-        durability=Durability(
-            client, level=settings.durability, replicas=settings.durability_replicas, telemetry=telemetry
-        ),
+        durability=_durability(settings, client, telemetry),
         catalogue=Catalogue(
-            definitions=Definitions(client),
+            definitions=Definitions(partitions.wide),
             telemetry=telemetry,
             ttl_seconds=settings.definitions_ttl_seconds,
             translations=Translations(client) if settings.translate_criteria else None,
@@ -189,6 +199,29 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
         telemetry=telemetry,
         liveness=Liveness(),
         clock=Clock(),
+    )
+
+
+def _durability(settings: Settings, client: Redis, telemetry: Telemetry) -> Durability:
+    return Durability(client, level=settings.durability, replicas=settings.durability_replicas, telemetry=telemetry)
+
+
+def _each(parts: Parts) -> Sequence[Parts]:
+    """What the roles of each partition share; with one partition all is as it is."""
+    if parts.partitions.plain:
+        return [parts]
+    return [_apart(parts, partition) for partition in parts.partitions.all]
+
+
+def _apart(parts: Parts, partition: Partition) -> Parts:
+    telemetry = parts.telemetry.apart()
+    return replace(
+        parts,
+        partition=partition,
+        client=partition.client,
+        durability=_durability(parts.settings, partition.client, telemetry),
+        telemetry=telemetry,
+        liveness=parts.liveness.apart(f"of partition {partition.number}"),
     )
 
 
@@ -212,12 +245,20 @@ def reader_of(settings: Settings, client: Redis, *, catalogue: Catalogue, clock:
     )
 
 
-def digests_of(settings: Settings, client: Redis, *, reader: Reader, analyst: Analyst) -> Digests:
-    """What makes summaries."""
+def digests_of(
+    settings: Settings, clients: Sequence[Redis], *, catalogue: Catalogue, clock: Clock, analyst: Analyst
+) -> Digests:
+    """What makes summaries, of all partitions."""
     return Digests(
-        reader=reader,
-        aggregates=Aggregates(client),
-        inspection=Inspection(client),
+        sources=[
+            Sources(
+                reader=reader_of(settings, client, catalogue=catalogue, clock=clock),
+                aggregates=Aggregates(client),
+                inspection=Inspection(client),
+                housekeeping=_housekeeping(settings, client),
+            )
+            for client in clients
+        ],
         analyst=analyst,
         quiet_after_seconds=settings.quiet_after_seconds,
         deadline_seconds=settings.analysis_deadline_seconds,
@@ -272,6 +313,7 @@ async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Even
 
     Raises:
         RedisAccessError: it answers, but does not let us in.
+        PartitionsError: what is there is of another number of partitions.
         DurabilityError: it cannot promise the durability asked for.
     """
     logger = log.get("app")
@@ -280,7 +322,9 @@ async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Even
         try:
             await parts.client.ping()
             missing = await missing_rights(parts.client) if "worker" in roles else []
-            await parts.durability.check()
+            await parts.partitions.check()
+            for each in _each(parts):
+                await each.durability.check()
         except (RedisError, OSError) as error:
             if classify(error).remedy is Remedy.FATAL:
                 raise RedisAccessError(f"{parts.settings.address_shown} refuses: {error}") from error
@@ -311,7 +355,7 @@ async def _warn_of_eviction(parts: Parts) -> None:
 
 
 async def _run_until_stopped(
-    runs: dict[str, "Worker | Bridge | Dispatcher | Scheduler"],
+    runs: dict[str, Role],
     parts: Parts,
     roles: frozenset[str],
     stop: asyncio.Event,
@@ -336,8 +380,7 @@ async def _run_until_stopped(
             for part in runs.values():
                 tasks.create_task(guarded(part.run))
             tasks.create_task(roster.run(stop))
-            for client in parts.clients:
-                tasks.create_task(follow_master(client, stop))
+            tasks.create_task(_follow_masters(parts.partitions, stop))
 
     running = asyncio.create_task(everything())
     waiting = asyncio.create_task(stop.wait())
@@ -356,29 +399,50 @@ async def _run_until_stopped(
 # Roles ---------------------------------------------------------------------------------------------------------
 
 
-async def _role(role: str, parts: Parts, stack: AsyncExitStack) -> "Worker | Bridge | Dispatcher | Scheduler":
+async def _follow_masters(partitions: Partitions, stop: asyncio.Event) -> None:
+    """Also those of clients that are made later, when a partition becomes this process's to work in."""
+    followed: set[int] = set()
+    async with asyncio.TaskGroup() as tasks:
+        while not stop.is_set():
+            for client in partitions.clients[len(followed) :]:
+                followed.add(len(followed))
+                tasks.create_task(follow_master(client, stop))
+            await sleep_unless(stop, _FOLLOW_SECONDS)
+
+
+def _role(role: str, parts: Parts) -> Role:
     if role == "bridge":
         return _bridge(parts)
+    if parts.partitions.plain:
+        return _ROLES[role](parts)
     if role == "worker":
-        return _worker(parts, _reader(parts, stack))
-    if role == "dispatcher":
-        return _dispatcher(parts, _reader(parts, stack))
-    return _scheduler(parts)
+        return _workers(parts)
+    return Alongside({each.partition.number: _ROLES[role](each) for each in _each(parts)})
 
 
-def _reader(parts: Parts, stack: AsyncExitStack) -> Redis:
+def _workers(parts: Parts) -> Shared:
+    each = _each(parts)
+    return Shared(
+        make=lambda number: _worker(each[number]),
+        partitions=len(each),
+        name=parts.name,
+        inspection=Inspection(parts.client),
+        alive_seconds=max(_LEAST_ALIVE_SECONDS, parts.settings.lease_seconds),
+        liveness=lambda number: each[number].liveness,
+        telemetry=parts.telemetry,
+    )
+
+
+def _reader(parts: Parts) -> Redis:
     """A client of its own for blocking reads, so that nothing short waits behind them."""
-    client = connect(parts.settings.address, name=f"redis-agent:{parts.name}:reader")
-    parts.clients.append(client)
-    stack.push_async_callback(client.aclose)
-    return client
+    return parts.partitions.reader(parts.partition, name=f"redis-agent:{parts.name}:reader")
 
 
 def _lease(parts: Parts, name: str) -> Lease:
     return Lease(parts.client, name=name, owner=parts.owner, ttl_ms=int(parts.settings.lease_seconds * 1000))
 
 
-def _leadership(parts: Parts, lease: Tenure, role: str, gauge: Gauge) -> Leadership:
+def _leadership(parts: Parts, lease: Tenure, role: str, gauge: Level) -> Leadership:
     seconds = parts.settings.lease_seconds
     return Leadership(
         lease=lease,
@@ -390,18 +454,41 @@ def _leadership(parts: Parts, lease: Tenure, role: str, gauge: Gauge) -> Leaders
 
 
 def _bridge(parts: Parts) -> Bridge:
-    settings = parts.settings
-    mirror = Mirror(
-        parts.client, durability=parts.durability, owner=parts.owner, ttl_ms=int(settings.lease_seconds * 1000)
+    settings, partitions = parts.settings, parts.partitions
+    source: Source = OneServer(parts.client)
+    if partitions.topology is not None:
+        source = AgreedNode(partitions.home.client, partitions.topology, patience_seconds=settings.lease_seconds)
+    each = _each(parts)
+    return Bridge(
+        source=source,
+        channel=settings.metrics_channel,
+        alive=_mirror(parts).alive,
+        shares=[_share(one, buffer_bytes=settings.bridge_buffer_bytes // len(each)) for one in each],
+        route=router(len(each), max_event_bytes=settings.max_event_bytes) if len(each) > 1 else None,
+        telemetry=parts.telemetry,
+        liveness=parts.liveness,
+        clock=parts.clock,
     )
-    lockstep = Lockstep(settings.bridge_buffer_bytes)
+
+
+def _mirror(parts: Parts) -> Mirror:
+    return Mirror(
+        parts.client,
+        durability=parts.durability,
+        owner=parts.owner,
+        ttl_ms=int(parts.settings.lease_seconds * 1000),
+        elsewhere=parts.partitions.topology is not None,
+    )
+
+
+def _share(parts: Parts, *, buffer_bytes: int) -> Share:
+    mirror = _mirror(parts)
+    lockstep = Lockstep(buffer_bytes)
     tenure = BridgeTenure(mirror, lockstep)
     leadership = _leadership(parts, tenure, "bridge", parts.telemetry.bridge_leader)
-    return Bridge(
-        client=parts.client,
-        channel=settings.metrics_channel,
+    return Share(
+        number=parts.partition.number if parts.partition.namespace else None,
         control=mirror.channel,
-        alive=mirror.alive,
         lockstep=lockstep,
         leadership=leadership,
         terms=Terms(
@@ -410,11 +497,10 @@ def _bridge(parts: Parts) -> Bridge:
             tenure=tenure,
             leadership=leadership,
             telemetry=parts.telemetry,
-            batch_size=settings.batch_size,
+            batch_size=parts.settings.batch_size,
         ),
         telemetry=parts.telemetry,
         liveness=parts.liveness,
-        clock=parts.clock,
     )
 
 
@@ -450,12 +536,12 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _worker(parts: Parts, reader: Redis) -> Worker:
+def _worker(parts: Parts) -> Worker:
     settings = parts.settings
     # Nothing is given up that was not tried alone, but where one delivery is all it gets.
     together = min(TOGETHER, settings.max_deliveries - 1)
     stream = EventStream(
-        reader=reader,
+        reader=_reader(parts),
         client=parts.client,
         consumer=parts.name,
         max_fields=settings.max_fields,
@@ -501,10 +587,10 @@ def _worker(parts: Parts, reader: Redis) -> Worker:
     )
 
 
-def _dispatcher(parts: Parts, reader: Redis) -> Dispatcher:
+def _dispatcher(parts: Parts) -> Dispatcher:
     settings = parts.settings
     delivery = Delivery(
-        reader=reader,
+        reader=_reader(parts),
         client=parts.client,
         consumer=parts.name,
         channel=settings.orchestrator_channel,
@@ -550,11 +636,20 @@ def _examiner(parts: Parts, leadership: Leadership) -> Examiner | None:
     )
 
 
-def _summaries(parts: Parts, leadership: Leadership, housekeeping: Housekeeping) -> Summaries:
-    settings, reader = parts.settings, _reader_of_facts(parts)
+def _summaries(parts: Parts, leadership: Leadership, housekeeping: Housekeeping) -> Summaries | None:
+    """Of all partitions, once: in the home partition."""
+    settings = parts.settings
+    if parts.partition is not parts.partitions.home:
+        return None
     return Summaries(
         leadership=leadership,
-        digests=digests_of(settings, parts.client, reader=reader, analyst=_analyst(parts, reader)),
+        digests=digests_of(
+            settings,
+            [partition.client for partition in parts.partitions.all],
+            catalogue=parts.catalogue,
+            clock=parts.clock,
+            analyst=_analyst(parts, _reader_of_facts(parts)),
+        ),
         outbox=Outbox(parts.client),
         housekeeping=housekeeping,
         telemetry=parts.telemetry,
@@ -579,15 +674,19 @@ def _translating(parts: Parts) -> Translating | None:
     )
 
 
-def _scheduler(parts: Parts) -> Scheduler:
-    settings = parts.settings
-    housekeeping = Housekeeping(
-        parts.client,
+def _housekeeping(settings: Settings, client: Redis) -> Housekeeping:
+    return Housekeeping(
+        client,
         stream_max=settings.stream_max_length,
         stream_hard=settings.stream_hard_limit,
         consumer_expiry_seconds=settings.consumer_expiry_seconds,
         stream_max_age_seconds=settings.stream_max_age_seconds,
     )
+
+
+def _scheduler(parts: Parts) -> Scheduler:
+    settings = parts.settings
+    housekeeping = _housekeeping(settings, parts.client)
     lease = _lease(parts, keys.LEASE_SCHEDULER)
     leadership = _leadership(parts, lease, "scheduler", parts.telemetry.scheduler_leader)
     return Scheduler(
@@ -614,6 +713,13 @@ def _scheduler(parts: Parts) -> Scheduler:
     )
 
 
+_ROLES: dict[str, Callable[[Parts], Role]] = {
+    "worker": _worker,
+    "dispatcher": _dispatcher,
+    "scheduler": _scheduler,
+}
+
+
 def _page(parts: Parts) -> StatusPage:
     settings = parts.settings
     return StatusPage(
@@ -637,14 +743,12 @@ def _page(parts: Parts) -> StatusPage:
     )
 
 
-def _endpoint(parts: Parts, runs: dict[str, "Worker | Bridge | Dispatcher | Scheduler"]) -> Endpoint:
-    hindered = [part for part in runs.values() if isinstance(part, Bridge | Worker)]
-
+def _endpoint(parts: Parts, runs: dict[str, Role]) -> Endpoint:
     def hindrances() -> list[str]:
-        return [problem for part in hindered for problem in part.hindrances()]
+        return [problem for role in runs.values() for problem in hindrances_of(role)]
 
     return Endpoint(
-        client=parts.client,
+        clients=[partition.client for partition in parts.partitions.all],
         telemetry=parts.telemetry,
         liveness=parts.liveness,
         clock=parts.clock,

@@ -11,7 +11,7 @@ from collections import deque
 from itertools import count
 
 from redis_agent import log
-from redis_agent.lockstep import Announcement, Claim, Lockstep, OutOfStepError
+from redis_agent.lockstep import Announcement, Claim, Lockstep, OutOfStepError, epoch_of, node_of
 from redis_agent.log import Throttle
 from redis_agent.store import keys
 from redis_agent.store.lease import Leadership
@@ -27,8 +27,8 @@ LATE_SECONDS = 5.0
 DEAF_ANSWERS = 3
 
 
-def _new_epoch() -> str:
-    return uuid.uuid4().hex[:16]
+def _new_epoch(node: str) -> str:
+    return epoch_of(uuid.uuid4().hex[:16], node)
 
 
 class BridgeTenure:
@@ -74,7 +74,7 @@ class BridgeTenure:
     async def acquire(self) -> str | None:
         """Claim the lease; what the server said is in `claim` then."""
         # Never the same name twice: a server that has forgotten an epoch would set its mark a second time.
-        new_epoch = _new_epoch()
+        new_epoch = _new_epoch(self._lockstep.node)
         self._lockstep.offer(new_epoch)
         subscription = self._subscription()
         try:
@@ -386,7 +386,8 @@ class Terms:
         The gap's length is None when no subscription was broken, but the server lost its state.
         """
         lockstep = self._lockstep
-        self._mending = self._mending or _new_epoch()
+        if not self._mending or node_of(self._mending) != lockstep.node:
+            self._mending = _new_epoch(lockstep.node)
         lockstep.offer(self._mending)  # met as a follower, after a lost answer, it is not another's
         known, subscription_before = lockstep.written, lockstep.subscriptions
         result = await self._mirror.broken(lease, new_epoch=self._mending, gap_ms=gap_ms, may_yield=gap_ms is not None)

@@ -93,6 +93,19 @@ class Settings(BaseSettings):
     sentinel_password: Annotated[SecretStr | None, Variable(form="a password")] = Field(
         None, description="The password that the Sentinels themselves ask for, if they do."
     )
+    cluster_nodes: Annotated[str, Variable(form="host:port of nodes, separated by commas")] = Field(
+        "",
+        max_length=2_000,
+        description="Nodes of a Redis Cluster to ask for all others; any of them may be down. Then the host and port "
+        "of `REDIS_URL` are not used, but its user, password and TLS options are (docs/cluster.md). Empty: no cluster.",
+    )
+    partitions: Annotated[int, Variable(unit="partitions")] = Field(
+        1,
+        ge=1,
+        le=256,
+        description="How many streams the events are divided into, each with its experiments. More than one is for a "
+        "Redis Cluster, over which they are spread. Recorded in Redis: docs/cluster.md says how it is changed.",
+    )
     durability: Annotated[Durability, Variable()] = Field(
         "memory",
         description="When a batch of events counts as written, or as applied: `memory` as soon as the server has "
@@ -534,10 +547,24 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("cluster_nodes")
+    @classmethod
+    def _check_cluster_nodes(cls, value: str, info: ValidationInfo) -> str:
+        nodes = host_ports(value)
+        if nodes and info.data.get("sentinels"):
+            raise ValueError("REDIS_AGENT_SENTINELS is set, too: a cluster looks after its primaries itself")
+        url = info.data.get("redis_url")
+        if nodes and url is not None and url.get_secret_value().startswith("unix:"):
+            raise ValueError("REDIS_URL names a socket of this machine, which is no way to the other nodes")
+        return value
+
     @property
     def address(self) -> Address:
         """Where the server is. Holds secrets."""
         url = self.redis_url.get_secret_value()
+        nodes = host_ports(self.cluster_nodes)
+        if nodes:
+            return Address(url, cluster=nodes)
         addresses = host_ports(self.sentinels)
         if not addresses:
             return Address(url)
@@ -552,8 +579,12 @@ class Settings(BaseSettings):
     @property
     def address_shown(self) -> str:
         """Where the server is, for people; without secrets."""
-        sentinels = self.address.sentinels
-        return redacted_url(self.redis_url.get_secret_value()) if sentinels is None else str(sentinels)
+        address = self.address
+        if address.cluster:
+            return f"the cluster of {', '.join(f'{host}:{port}' for host, port in address.cluster)}"
+        if address.sentinels is not None:
+            return str(address.sentinels)
+        return redacted_url(self.redis_url.get_secret_value())
 
 
 @dataclass(frozen=True, slots=True)

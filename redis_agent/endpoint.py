@@ -5,7 +5,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -16,7 +16,7 @@ from redis_agent import log
 from redis_agent.clock import Clock
 from redis_agent.errors import EndpointError
 from redis_agent.page.site import StatusPage
-from redis_agent.store.flow import Flow, flow, outbox_flow
+from redis_agent.store.flow import Flow, flow, outbox_flow, together
 from redis_agent.telemetry import Liveness, Telemetry
 
 # A loop that has not gone round for so long is stuck.
@@ -31,7 +31,7 @@ class Endpoint:
     """Serves the process's state.
 
     Args:
-        client: to ask Redis how the stream flows.
+        clients: of each partition, to ask Redis how its stream flows.
         roles: the roles of this process, shown by /readyz.
         page: the status page at /.
         hindrances: says what else keeps the process from its work, in words; empty when nothing does.
@@ -42,7 +42,7 @@ class Endpoint:
     def __init__(
         self,
         *,
-        client: Redis,
+        clients: Sequence[Redis],
         telemetry: Telemetry,
         liveness: Liveness,
         clock: Clock,
@@ -53,7 +53,7 @@ class Endpoint:
         port: int,
         required: bool,
     ) -> None:
-        self._client = client
+        self._clients = clients
         self._telemetry = telemetry
         self._liveness = liveness
         self._clock = clock
@@ -134,11 +134,11 @@ class Endpoint:
                 self._flow, self._outbox, self._answers = None, None, False
                 try:
                     async with asyncio.timeout(_REDIS_SECONDS):
-                        self._flow = await flow(self._client)
+                        self._flow = together(await asyncio.gather(*map(flow, self._clients)))
                         self._answers = True
                         # Other roles may have no right to look at the outbox.
                         if "dispatcher" in self._roles:
-                            self._outbox = await outbox_flow(self._client)
+                            self._outbox = together(await asyncio.gather(*map(outbox_flow, self._clients)))
                 except ResponseError as error:
                     self._answers, self._problem = True, f"Redis answers: {error}"[:200]
                 except (RedisError, OSError):

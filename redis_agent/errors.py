@@ -27,3 +27,7 @@ class RedisAccessError(AgentError):
 
 class DurabilityError(AgentError):
     """The server cannot promise what REDIS_AGENT_DURABILITY asks for. Trying again does not help."""
+
+
+class PartitionsError(AgentError):
+    """What is in Redis is of another number of partitions than is asked for. Trying again does not help."""

@@ -11,6 +11,9 @@ What is said on the control channel, each published by a script that checks the 
     at <epoch> <mark> <position>           the leader met that mark after the message with this position
     free                                   nobody leads
 
+In a cluster bridges subscribe to one node that they agree on, and each node has an order of its own. So an epoch's name
+says in which node's order it counts (`<name>@<node>`), and marks of another node's epochs place nothing.
+
 This module decides and holds; it neither reads nor writes anything (bridge.py does), so that a state explorer can try
 every order of events on it. Why nothing is lost or doubled: docs/adr/0005-the-bridges-hand-over.md.
 """
@@ -27,6 +30,19 @@ Received = tuple[int, bytes]
 _OVERHEAD_BYTES = 130
 # Marks remembered while their position is not announced. The leader sets one a second or so.
 _MARKS = 32
+# When the epoch before was another node's, so many marks are let pass before this leader writes what comes: what came
+# to that node, and was written, may come to this one a moment later.
+_UNSETTLED_MARKS = 3
+
+
+def epoch_of(name: str, node: str) -> str:
+    """The name of an epoch that counts in the order of this node; "" is the one server there is."""
+    return f"{name}@{node}" if node else name
+
+
+def node_of(epoch: str) -> str:
+    """In which node's order an epoch counts; "" is the one server there is."""
+    return epoch.partition("@")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +138,9 @@ class Lockstep:
         self._complete = True
         self._joined_at = 0
         self._awaits = False
+        self._node = ""
+        # Marks of its own epoch that a leader that awaits one still lets pass.
+        self._unsettled = 0
         self._offered: deque[str] = deque(maxlen=_MARKS)
         self._leads = False
         self._resyncs = 0
@@ -170,6 +189,11 @@ class Lockstep:
         return self._listening
 
     @property
+    def node(self) -> str:
+        """The node of the last subscription; "" is the one server there is."""
+        return self._node
+
+    @property
     def subscriptions(self) -> int:
         """How many subscriptions there were, to tell one from another."""
         return self._subscriptions
@@ -201,8 +225,9 @@ class Lockstep:
 
     # What is received ------------------------------------------------------------------------------------------
 
-    def subscribed(self) -> None:
-        """A subscription stands; what comes from now on is one row."""
+    def subscribed(self, node: str = "") -> None:
+        """A subscription stands, on this node; what comes from now on is one row."""
+        self._node = node
         self._listening = True
         self._subscriptions += 1
 
@@ -251,8 +276,8 @@ class Lockstep:
                     self._heard_written(epoch, int(position))
                 case ["written", epoch, position, mark]:
                     self._heard_written(epoch, int(position))
-                    return self._met(epoch, mark)
-                case ["at", epoch, mark, position]:
+                    return self._met(epoch, mark) if node_of(epoch) == self._node else None
+                case ["at", epoch, mark, position] if node_of(epoch) == self._node:
                     self._heard_at(epoch, mark, int(position))
         except ValueError:
             return None
@@ -276,6 +301,9 @@ class Lockstep:
     def _met(self, epoch: str, mark: str) -> Announcement | None:
         if self._awaits:
             if epoch != self._epoch:
+                return None
+            if self._unsettled:
+                self._unsettled -= 1
                 return None
             # From any mark of its own epoch on, everything is this leader's to write.
             self._awaits = False
@@ -372,7 +400,8 @@ class Lockstep:
             raise OutOfStepError(f"in step with {self._epoch or 'nobody'}, the lease is for {claim.epoch}")
         self._leads = True
         numbered = bool(self._epoch) and claim.epoch_before == self._epoch
-        mine = claim.virgin or (numbered and (claim.continues or self._attached))
+        moved = self._moved(claim.epoch_before) and not claim.virgin
+        mine = claim.virgin or (numbered and not moved and (claim.continues or self._attached))
         self._sent = claim.written
         if claim.virgin:
             self._end, self._released = len(self._placed), 0
@@ -393,7 +422,7 @@ class Lockstep:
         self._expected.clear()
         if mine and not self._awaits:
             return self._take_loose(claim.epoch)
-        met = [before for _, epoch, before in self._marks if epoch == claim.epoch]
+        met = [] if moved else [before for _, epoch, before in self._marks if epoch == claim.epoch]
         self._awaits = not met
         if not met:
             # What comes until a mark is met may have been written by another leader.
@@ -401,6 +430,12 @@ class Lockstep:
             return None
         self._drop_loose(met[0])
         return self._take_loose(claim.epoch)
+
+    def _moved(self, epoch_before: str) -> bool:
+        """Whether the epoch before was another node's; then marks must pass before this one's order is relied on."""
+        if epoch_before and node_of(epoch_before) != self._node:
+            self._unsettled = _UNSETTLED_MARKS
+        return self._unsettled > 0
 
     def renumbered(self, epoch: str, written: int, *, subscription: int) -> tuple[int, Announcement | None]:
         """The leader's new epoch has begun on the server: all that is held follows the last one written.
@@ -419,6 +454,9 @@ class Lockstep:
         unwritten = min(len(self._placed), max(0, self._end - written))
         self._released = min(self._released, written)
         self._sent, self._end = written, written + unwritten
+        if self._moved(self._epoch):
+            self._clear_loose()
+            self._attached, self._awaits = False, True
         self._epoch = epoch
         if self._awaits:
             return forgotten, None  # what is loose may be another's as much as before

@@ -12,7 +12,7 @@ import structlog
 _BURST = 4
 _SECONDS_A_LINE = 30.0
 # What a line can be about. Of the fields that a line has, these tell it from others of the same event.
-_SUBJECTS = ("role", "event", "doing", "kind", "key", "lease", "job", "reason", "experiment_id")
+_SUBJECTS = ("role", "event", "doing", "kind", "key", "lease", "job", "reason", "experiment_id", "partition")
 # What a line can say how much of; of lines that do not get through it is added up.
 _AMOUNTS = ("seconds", "lost", "dropped", "events")
 # Subjects that are remembered at once.
@@ -33,8 +33,8 @@ def configure(*, level: str, form: str) -> None:
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
     processors: list[Any] = [
-        Bound(),
         structlog.contextvars.merge_contextvars,
+        Bound(),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

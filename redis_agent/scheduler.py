@@ -75,7 +75,7 @@ class Scheduler:
         judge: Judge,
         watch: Watch,
         examiner: Examiner | None,
-        summaries: Summaries,
+        summaries: Summaries | None,
         translating: Translating | None,
         aggregates: Aggregates,
         outbox: Outbox,
@@ -112,7 +112,9 @@ class Scheduler:
             Job(_TRIM_SECONDS, self._count_buried),
             Job(_CONSUMERS_SECONDS, self._remove_consumers),
         ]
-        self._unhurried = [Job(min(summary_seconds, 1.0), summaries.summarise_when_due)]
+        self._unhurried: list[Job] = []
+        if summaries is not None:
+            self._unhurried.append(Job(min(summary_seconds, 1.0), summaries.summarise_when_due))
         if translating is not None:
             self._unhurried.append(Job(_TRANSLATE_SECONDS, translating.offer))
 
@@ -127,7 +129,7 @@ class Scheduler:
             # What they have not done by now is due for the next leader.
             for task in unhurried:
                 task.cancel()
-            await asyncio.wait(unhurried)
+            await asyncio.gather(*unhurried, return_exceptions=True)
             released.set()
 
     async def _keep(self, jobs: list[Job], stop: asyncio.Event, *, liveness: str = "") -> None:

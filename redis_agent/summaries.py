@@ -8,7 +8,7 @@ raising and marking, tell it once.
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,12 +19,13 @@ from redis_agent.analyst.analyst import GEMINI, TEMPLATE, Analyst
 from redis_agent.analyst.answers import SummaryAnalysis
 from redis_agent.analyst.facts import clean
 from redis_agent.analyst.reader import Reader, alerts_of
-from redis_agent.clock import Clock
+from redis_agent.clock import Clock, stream_id
 from redis_agent.store.aggregates import Aggregates
 from redis_agent.store.housekeeping import Housekeeping, SummaryMark
 from redis_agent.store.inspection import Inspection
 from redis_agent.store.lease import Leadership
 from redis_agent.store.outbox import SILENCED, Outbox, Raise
+from redis_agent.store.partitions import partition_of
 from redis_agent.summary import MAX_LINES, Digest, Subject, digest
 from redis_agent.telemetry import Telemetry
 
@@ -76,12 +77,26 @@ def daily_at(at: str) -> Rhythm | None:
     return Rhythm(DAY, DAY_MS, (60 * int(hours) + int(minutes)) * 60_000)
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a digest is made of, in one partition.
+
+    Attributes:
+        reader: judges experiments.
+        aggregates, inspection, housekeeping: what stands in Redis.
+    """
+
+    reader: Reader
+    aggregates: Aggregates
+    inspection: Inspection
+    housekeeping: Housekeeping
+
+
 class Digests:
     """Makes digests of what stands in Redis.
 
     Args:
-        reader: judges experiments.
-        aggregates, inspection: what stands in Redis.
+        sources: of each partition.
         analyst: words a digest, where it can.
         quiet_after_seconds: an experiment without events for so long is quiet.
         deadline_seconds: how long its words may take.
@@ -90,16 +105,12 @@ class Digests:
     def __init__(
         self,
         *,
-        reader: Reader,
-        aggregates: Aggregates,
-        inspection: Inspection,
+        sources: Sequence[Sources],
         analyst: Analyst,
         quiet_after_seconds: float,
         deadline_seconds: float,
     ) -> None:
-        self._reader = reader
-        self._aggregates = aggregates
-        self._inspection = inspection
+        self._sources = sources
         self._analyst = analyst
         self._quiet_after_ms = int(1000 * quiet_after_seconds)
         self._deadline_seconds = deadline_seconds
@@ -116,22 +127,25 @@ class Digests:
             RedisError, OSError: something could not be read.
         """
         subjects: list[Subject] = []
-        ids = list(last_events)
-        for first in range(0, len(ids), _PAGE):
-            subjects += [
-                Subject(
-                    experiment_id=found.experiment_id,
-                    last_event_ms=last_events[found.experiment_id],
-                    judged=found.experiment is None or found.experiment.judged,
-                    fields=found.fields,
-                    verdicts=found.verdicts,
-                )
-                for found in await self._reader.look(ids[first : first + _PAGE])
-            ]
-        told = alerts_of(await self._inspection.newest_alerts(_TOLD, since_ms=since_ms))
+        told: list[tuple[str, dict[str, Any]]] = []
+        for number, sources in enumerate(self._sources):
+            ids = [one for one in last_events if partition_of(one, len(self._sources)) == number]
+            for first in range(0, len(ids), _PAGE):
+                subjects += [
+                    Subject(
+                        experiment_id=found.experiment_id,
+                        last_event_ms=last_events[found.experiment_id],
+                        judged=found.experiment is None or found.experiment.judged,
+                        fields=found.fields,
+                        verdicts=found.verdicts,
+                    )
+                    for found in await sources.reader.look(ids[first : first + _PAGE])
+                ]
+            told += alerts_of(await sources.inspection.newest_alerts(_TOLD, since_ms=since_ms))
+        told.sort(key=lambda one: stream_id(one[0]), reverse=True)  # by the times of their entries, newest first
         return digest(
             subjects,
-            [alert for _, alert in told],
+            [alert for _, alert in told[:_TOLD]],
             now_ms=now_ms,
             since_ms=since_ms,
             quiet_after_ms=self._quiet_after_ms,
@@ -139,7 +153,14 @@ class Digests:
 
     async def everything(self) -> dict[str, int]:
         """Every experiment that ever had an event -> ms of its last."""
-        return await self._aggregates.all()
+        found: dict[str, int] = {}
+        for sources in self._sources:
+            found |= await sources.aggregates.all()
+        return dict(sorted(found.items(), key=lambda last: last[1], reverse=True))
+
+    async def floor(self) -> str:
+        """Up to where events have been applied; it moves whenever one is."""
+        return ",".join([await sources.housekeeping.floor() for sources in self._sources])
 
     def nothing_new(self, last_events: Mapping[str, int], *, since_ms: int, now_ms: int) -> bool:
         """Whether this time had no event and no experiment turned quiet in it."""
@@ -227,13 +248,13 @@ class Summaries:
         last = await self._housekeeping.summary_mark(rhythm.period)
         if last is None or last.at_ms - now_ms > _CLOCK_BACK_MS:
             # The first summary is that of the first whole interval; so is the next one after the clock was set back.
-            mark = SummaryMark(slot, now_ms, await self._housekeeping.floor())
+            mark = SummaryMark(slot, now_ms, await self._digests.floor())
             await self._housekeeping.set_summary_mark(rhythm.period, mark)
             return
         if rhythm.began_ms(slot) <= last.at_ms:
             return
         term = self._leadership.value
-        floor = await self._housekeeping.floor()
+        floor = await self._digests.floor()
         last_events = await self._digests.everything()
         # Times of events are of other clocks; whether any was applied is known without.
         if floor == last.floor and self._digests.nothing_new(last_events, since_ms=last.at_ms, now_ms=now_ms):

@@ -1,10 +1,12 @@
 """What the program counts about itself, under the names that operators rely on. No label is unbounded."""
 
+import copy
 import math
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily
@@ -23,16 +25,26 @@ SAY_SECONDS = 60.0
 class Liveness:
     """When each loop of the process last went round, for the readiness check."""
 
-    def __init__(self) -> None:
-        self._last: dict[str, float] = {}
+    def __init__(self, *, suffix: str = "", last: dict[str, float] | None = None) -> None:
+        self._suffix = suffix
+        self._last: dict[str, float] = {} if last is None else last
+
+    def apart(self, name: str) -> "Liveness":
+        """The same for one of several parts of the process, whose loops have this name behind theirs."""
+        return Liveness(suffix=f" {name}", last=self._last)
 
     def beat(self, loop: str) -> None:
         """The loop goes round."""
-        self._last[loop] = time.monotonic()
+        self._last[loop + self._suffix] = time.monotonic()
 
     def rest(self, loop: str) -> None:
         """The loop has nothing to do, for however long."""
-        self._last.pop(loop, None)
+        self._last.pop(loop + self._suffix, None)
+
+    def end(self, role: str) -> None:
+        """The loops of a role have ended here."""
+        for loop in [loop for loop in self._last if loop.startswith(role + ".") and loop.endswith(self._suffix)]:
+            del self._last[loop]
 
     def stalled(self, limit_seconds: float) -> list[str]:
         """Loops that have not gone round for longer than the limit."""
@@ -129,6 +141,44 @@ class Exported:
     meaning: str
 
 
+class Level(Protocol):
+    """What a gauge is to whoever sets it."""
+
+    def set(self, value: float) -> None:
+        """It is this now."""
+
+
+class _Sum:
+    """A gauge that is the sum of what several parts of the process say."""
+
+    def __init__(self, gauge: Level) -> None:
+        self._gauge = gauge
+        self._values: list[float] = []
+
+    def addend(self) -> "_Addend":
+        self._values.append(0.0)
+        return _Addend(self, len(self._values) - 1)
+
+    def set(self, number: int, value: float) -> None:
+        self._values[number] = value
+        self._gauge.set(sum(self._values))
+
+
+@dataclass(frozen=True, slots=True)
+class _Addend:
+    """What one part says of it."""
+
+    whole: _Sum
+    number: int
+
+    def set(self, value: float) -> None:
+        self.whole.set(self.number, value)
+
+
+# What each partition's roles say for themselves; the process says the sum.
+_SUMMED = ("in_hand", "bridge_buffer_bytes", "bridge_in_step", "bridge_leader", "scheduler_leader", "dispatcher_leader")
+
+
 class Telemetry:
     """The process's metrics, in a registry of its own so that tests can have several.
 
@@ -137,6 +187,7 @@ class Telemetry:
     """
 
     def __init__(self) -> None:
+        self._sums: dict[str, _Sum] = {}
         self.conditions = Conditions()
         self.registry = CollectorRegistry()
         r = self.registry
@@ -205,7 +256,9 @@ class Telemetry:
             registry=r,
         )
         self.reclaimed = Counter("redis_agent_reclaimed", "Entries taken over from other consumers.", registry=r)
-        self.in_hand = Gauge("redis_agent_in_hand_bytes", "Events read by this worker and not applied yet.", registry=r)
+        self.in_hand: Level = Gauge(
+            "redis_agent_in_hand_bytes", "Events read by this worker and not applied yet.", registry=r
+        )
         self.name_shared = Gauge(
             "redis_agent_consumer_name_shared", "1 while another live process has this one's name.", registry=r
         )
@@ -236,10 +289,10 @@ class Telemetry:
             "Events dropped because they could not be written for too long.",
             registry=r,
         )
-        self.bridge_buffer_bytes = Gauge(
+        self.bridge_buffer_bytes: Level = Gauge(
             "redis_agent_bridge_buffer_bytes", "Events received but not yet written.", registry=r
         )
-        self.bridge_in_step = Gauge(
+        self.bridge_in_step: Level = Gauge(
             "redis_agent_bridge_in_step", "1 where this bridge could take over at the next event.", registry=r
         )
         self.bridge_resyncs = Counter(
@@ -253,11 +306,13 @@ class Telemetry:
             registry=r,
         )
         self.bridge_gaps = Counter("redis_agent_bridge_gaps", "Times in which events may have been missed.", registry=r)
-        self.bridge_leader = Gauge("redis_agent_bridge_leader", "1 where this process writes the stream.", registry=r)
-        self.scheduler_leader = Gauge(
+        self.bridge_leader: Level = Gauge(
+            "redis_agent_bridge_leader", "1 where this process writes the stream.", registry=r
+        )
+        self.scheduler_leader: Level = Gauge(
             "redis_agent_scheduler_leader", "1 where this process runs the schedule.", registry=r
         )
-        self.dispatcher_leader = Gauge(
+        self.dispatcher_leader: Level = Gauge(
             "redis_agent_dispatcher_leader", "1 where this process delivers the alerts.", registry=r
         )
         self.alerts_waiting = Gauge(
@@ -311,6 +366,13 @@ class Telemetry:
         )
         self.oldest_unread = Gauge("redis_agent_oldest_unread_seconds", "Age of the oldest unread entry.", registry=r)
         self.redis_up = Gauge("redis_agent_redis_up", "1 when Redis answered the last scrape.", registry=r)
+
+    def apart(self) -> "Telemetry":
+        """The same metrics for one of several partitions: of the gauges that its roles set, the sum is shown."""
+        part = copy.copy(self)
+        for name in _SUMMED:
+            setattr(part, name, self._sums.setdefault(name, _Sum(getattr(self, name))).addend())
+        return part
 
     def exported(self) -> list[Exported]:
         """Every metric as a scrape names it, in the order of this class."""

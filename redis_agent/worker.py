@@ -219,7 +219,7 @@ class Worker:
             elif isinstance(outcome, Blocked):
                 self._say_blocked(outcome)
                 # Let go: they stay pending, and are taken up again after the reclaim idle time. The others go on.
-                entries = folded.without("erring" if outcome.key == keys.OUTBOX else "dead")
+                entries = folded.without("erring" if keys.without_namespace(outcome.key) == keys.OUTBOX else "dead")
             else:
                 refused[outcome.experiment_id] = outcome
             folded = self._folding.fold(entries, refused)

@@ -62,7 +62,7 @@ class Reader:
         clock: Clock,
         evidence: Evidence,
     ) -> None:
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         self._aggregates = aggregates
         self._windows = windows
         self._outbox = outbox
@@ -107,7 +107,7 @@ class Reader:
         Raises:
             RedisError, OSError: something could not be read.
         """
-        defined = await self._catalogue.experiments(experiment_ids)
+        defined = await self.catalogue.experiments(experiment_ids)
         found = await self._aggregates.read(experiment_ids)
         return await self._judged(defined, found)
 
@@ -138,7 +138,7 @@ class Reader:
 
     async def _material(self, experiment_id: str) -> Material:
         async with self._turns:
-            defined = await self._catalogue.experiments([experiment_id])
+            defined = await self.catalogue.experiments([experiment_id])
             fields = (await self._aggregates.read([experiment_id])).get(experiment_id, {})
             (material,) = await self._judged(defined, {experiment_id: fields})
             kept = (await self._outbox.states([experiment_id]))[experiment_id]

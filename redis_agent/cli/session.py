@@ -75,7 +75,9 @@ class Session:
         from redis_agent import app
 
         async with self.analyst() as (reader, analyst):
-            yield app.digests_of(self.settings, self.client, reader=reader, analyst=analyst)
+            yield app.digests_of(
+                self.settings, [self.client], catalogue=reader.catalogue, clock=Clock(), analyst=analyst
+            )
 
 
 def settings_of(redis_url: str | None) -> Settings:

@@ -1,4 +1,4 @@
-"""Where the server is: an address of its own, or whatever Sentinel says is the master."""
+"""Where the server is: an address of its own, whatever Sentinel says is the master, or the nodes of a cluster."""
 
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
@@ -12,6 +12,9 @@ _URL_OPTIONS = frozenset(
 _SHOWN_CHARACTERS = 60
 
 
+HostPort = tuple[str, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Sentinels:
     """The Sentinel processes to ask, and about whom.
@@ -22,7 +25,7 @@ class Sentinels:
         username, password: of the Sentinels themselves; "" where they ask for none.
     """
 
-    addresses: tuple[tuple[str, int], ...]
+    addresses: tuple[HostPort, ...]
     master: str
     username: str = ""
     password: str = field(default="", repr=False)
@@ -41,10 +44,13 @@ class Address:
         url: as in REDIS_URL. May hold a password: never logged.
         sentinels: who knows the master; then the URL's host and port are not used, but its user, password, database
             and TLS options are.
+        cluster: nodes of a Redis Cluster to ask for the others; then, too, of the URL only user, password and TLS
+            options are used. Empty: none.
     """
 
     url: str = field(repr=False)
     sentinels: Sentinels | None = None
+    cluster: tuple[HostPort, ...] = ()
 
 
 def redacted_url(url: str) -> str:
@@ -110,7 +116,7 @@ def fault_of_url(url: str) -> str:
     return ""
 
 
-def host_ports(text: str) -> tuple[tuple[str, int], ...]:
+def host_ports(text: str) -> tuple[HostPort, ...]:
     """Reads "host:port, host:port"; [::1]:26379 is one, too.
 
     Raises:

@@ -14,16 +14,20 @@ from typing import Any
 
 import hiredis
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
-from redis.asyncio import Connection, ConnectionPool, Redis
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError  # noqa: A004 - what redis-py raises here
 
 from redis_agent.store import keys
-from redis_agent.store.address import Address
+from redis_agent.store.address import Address, HostPort
+from redis_agent.store.cluster import SlotPool, WideClient
+from redis_agent.store.namespace import NamespacedClient
 from redis_agent.store.sentinel import MasterPool
 from redis_agent.store.stream import text
+from redis_agent.store.topology import NODE_TIMEOUT_SECONDS, Topology, slot_of
 
 # Seconds without an answer after which a connection counts as dead. Long enough for a slow script, short
 # enough that a half-open connection is noticed.
@@ -84,13 +88,13 @@ class _Tuned(AbstractConnection):
         await super().on_connect_check_health(check_health)
 
 
-class _Client(Redis):
+class _Client(NamespacedClient):
     """What redis-py's client lacks: a server that finds a key of the wrong type does not say which one."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command; if one of the agent's keys has the wrong type, the error names it."""
         try:
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            return await super().execute_command(*args, **options)
         except ResponseError as error:
             if not str(error).startswith("WRONGTYPE") or "(key " in str(error):
                 raise
@@ -102,20 +106,51 @@ class _Client(Redis):
         """What is wrong with a key of the agent's, in words, or ""."""
         found = text(await self.type(key))
         expected = keys.SHARED_TYPES[key]
-        return "" if found in ("none", expected) else f"the key {key} is a {found}, not a {expected}"
+        named = self.namespace + key
+        return "" if found in ("none", expected) else f"the key {named} is a {found}, not a {expected}"
 
 
-def connect(address: Address, *, name: str, reply_timeout: float = REPLY_TIMEOUT_SECONDS) -> Redis:
+def connect(
+    address: Address,
+    *,
+    name: str,
+    reply_timeout: float = REPLY_TIMEOUT_SECONDS,
+    namespace: str = "",
+    topology: Topology | None = None,
+) -> Redis:
     """A client with a pool of its own, no retries, RESP2 and raw bytes as replies.
 
-    With Sentinels, each new connection goes to whatever they say is the master, and is refused while that is none.
+    With Sentinels, each new connection goes to whatever they say is the master, and is refused while that is none; in a
+    cluster to the primary of the namespace's slot.
 
     Args:
         address: where the server is.
         name: shown by CLIENT LIST.
         reply_timeout: seconds to wait for a reply; blocking reads must end well before it.
+        namespace: stands in front of every key that the client names; in a cluster a hash tag.
+        topology: of the cluster, shared by the clients of a process; None makes one.
     """
-    options: dict[str, Any] = {
+    options = _options(address, name, reply_timeout)
+    kind = options.pop("connection_class", Connection)
+    pool: ConnectionPool
+    if address.cluster:
+        known = topology or _topology(address, kind, options)
+        pool = SlotPool(known, slot_of(namespace), _Tuned, kind, options)
+    elif address.sentinels is not None:
+        pool = MasterPool(address.sentinels, _Tuned, kind, options)
+    else:
+        pool = ConnectionPool(connection_class=type("TunedConnection", (_Tuned, kind), {}), **options)
+    client = _Client(connection_pool=pool)
+    client.auto_close_connection_pool = True
+    client.namespace = namespace
+    # Replies as they are: redis-py's own shaping of stream replies costs as much as reading them.
+    for command in ("XREADGROUP", "XAUTOCLAIM"):
+        client.response_callbacks.pop(command, None)
+    return client
+
+
+def _options(address: Address, name: str, reply_timeout: float) -> dict[str, Any]:
+    return {
         **parse_url(address.url),
         "protocol": 2,  # hiredis reads pub/sub and streams faster in RESP2
         "client_name": name,
@@ -125,23 +160,49 @@ def connect(address: Address, *, name: str, reply_timeout: float = REPLY_TIMEOUT
         "health_check_interval": 0,
         **({} if address.url.startswith("unix:") else {"socket_keepalive": True}),
     }
-    kind = options.pop("connection_class", Connection)
-    pool: ConnectionPool
-    if address.sentinels is None:
-        pool = ConnectionPool(connection_class=type("TunedConnection", (_Tuned, kind), {}), **options)
-    else:
-        pool = MasterPool(address.sentinels, _Tuned, kind, options)
-    client: Redis = _Client.from_pool(pool)
-    # Replies as they are: redis-py's own shaping of stream replies costs as much as reading them.
-    for command in ("XREADGROUP", "XAUTOCLAIM"):
-        client.response_callbacks.pop(command, None)
-    return client
+
+
+def topology_of(address: Address, *, name: str) -> Topology | None:
+    """What is known of the cluster at this address; None where there is none."""
+    if not address.cluster:
+        return None
+    options = _options(address, name, NODE_TIMEOUT_SECONDS)
+    return _topology(address, options.pop("connection_class", Connection), options)
+
+
+def _topology(address: Address, kind: type[Connection], options: dict[str, Any]) -> Topology:
+    tuned = type("TunedConnection", (_Tuned, kind), {})
+
+    def to_node(node: HostPort) -> Connection:
+        connection: Connection = tuned(**{**options, "host": node[0], "port": node[1]})
+        return connection
+
+    return Topology(address.cluster, to_node, hostnames=issubclass(kind, SSLConnection))
+
+
+def wide_client(address: Address, *, name: str) -> Any:
+    """A client of all slots of a cluster, or of a whole server, for keys without a namespace.
+
+    In a cluster it tries a command again when that met the wrong node or none: only what may run twice is sent by it.
+    """
+    if not address.cluster:
+        return connect(address, name=name)
+    options = _options(address, name, REPLY_TIMEOUT_SECONDS)
+    over_tls = issubclass(options.pop("connection_class", Connection), SSLConnection)
+    for name_of_none in ("host", "port", "db"):
+        options.pop(name_of_none, None)
+    options["retry"] = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
+    nodes = [ClusterNode(host, port) for host, port in address.cluster]
+    return WideClient(startup_nodes=nodes, ssl=over_tls, require_full_coverage=False, **options)
 
 
 async def follow_master(client: Redis, stop: asyncio.Event) -> None:
-    """Where Sentinels lead: leave a server as soon as it is not the master any more. Returns when told to stop."""
+    """Where Sentinels or a cluster lead: leave a server as soon as it is not the master any more.
+
+    Returns when told to stop.
+    """
     pool = client.connection_pool
-    if isinstance(pool, MasterPool):
+    if isinstance(pool, MasterPool | SlotPool):
         await pool.watch(stop)
 
 

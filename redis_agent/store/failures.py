@@ -16,6 +16,8 @@ import hiredis
 from redis import exceptions, sentinel
 from redis.asyncio import sentinel as async_sentinel
 
+from redis_agent.store.topology import SlotMovedError, SlotMovingError
+
 
 class Remedy(StrEnum):
     """What helps after a failure."""
@@ -69,6 +71,7 @@ FAILURES: dict[str, Failure] = {
                 "timeout": "no answer in time: the server, a script or the network hangs",
                 "protocol": "the answer is not what a Redis server says: is that port one's?",
                 "instance_changed": "the server has become a replica: a failover",
+                "slot_moved": "the node is not the primary of the slot any more: a failover, or the slot was moved",
             },
             {},
         ),
@@ -82,6 +85,7 @@ FAILURES: dict[str, Failure] = {
                 "masterdown": "a replica without a link to its primary",
                 "noreplicas": "too few replicas in sync (min-replicas-to-write)",
                 "clusterdown": "the cluster does not serve this slot or has no majority",
+                "slot_moving": "the slot is on its way to another node of the cluster",
                 "busy": "a script of somebody's runs for long: SCRIPT KILL, if it is none of the agent's",
                 "maxclients": "the server takes no more connections: raise maxclients or close some",
                 "no_master": "Sentinel knows no primary at the moment: a failover, or a wrong name",
@@ -124,7 +128,7 @@ FAILURES: dict[str, Failure] = {
                 "tls_certificate": "the server's certificate is not trusted: its name, its authority or its date",
                 "permission": "this process may not use the server's socket",
                 "database": "the server has no database of that number: look at the end of REDIS_URL",
-                "cluster": "this is a server of a cluster, which the agent does not support",
+                "cluster": "this is a server of a cluster: name its nodes in REDIS_AGENT_CLUSTER_NODES",
                 "noproto": "the server does not speak this protocol version: Redis 7.0 or later is needed",
             },
             {
@@ -215,6 +219,8 @@ OS_CODES: dict[int, str] = {
     errno.ENOENT: "refused",  # a Unix socket that is not there
 }
 OS_CLASSES: tuple[tuple[type[BaseException], str], ...] = (
+    (SlotMovedError, "slot_moved"),
+    (SlotMovingError, "slot_moving"),
     (ssl.SSLCertVerificationError, "tls_certificate"),
     (ssl.SSLError, "tls"),
     (socket.gaierror, "dns"),
@@ -228,6 +234,8 @@ OS_CLASSES: tuple[tuple[type[BaseException], str], ...] = (
 
 # By the class that redis-py makes of it, where nothing above has told more; the first that fits.
 CLASSES: tuple[tuple[type[BaseException], str], ...] = (
+    (SlotMovedError, "slot_moved"),
+    (SlotMovingError, "slot_moving"),
     (sentinel.MasterNotFoundError, "no_master"),
     (sentinel.SlaveNotFoundError, "no_master"),
     (async_sentinel.MasterNotFoundError, "no_master"),
@@ -251,9 +259,9 @@ CLASSES: tuple[tuple[type[BaseException], str], ...] = (
     (exceptions.ClusterCrossSlotError, "cluster"),
     (exceptions.ClusterError, "cluster"),
     (exceptions.CrossSlotTransactionError, "cluster"),
-    (exceptions.SlotNotCoveredError, "cluster"),
+    (exceptions.SlotNotCoveredError, "clusterdown"),
     (exceptions.InvalidPipelineStack, "cluster"),
-    (exceptions.RedisClusterException, "cluster"),
+    (exceptions.RedisClusterException, "clusterdown"),
     (exceptions.ModuleError, "unknown_command"),
     (exceptions.NoSuchFieldsetError, "response"),
     (exceptions.InvalidResponse, "protocol"),

@@ -1,11 +1,13 @@
 """How a stream flows through its group: what is unread, what is pending, since when. Everybody reads it here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from redis_agent.clock import stream_id
 from redis_agent.store import keys
 from redis_agent.store.stream import text
 
@@ -77,6 +79,22 @@ async def flow(
         pending=int(found["pending"]) if found is not None else 0,
         oldest_pending=_first_pending(pending) if found is not None else None,
         oldest_unread=waiting,
+    )
+
+
+def together(flows: Sequence[Flow]) -> Flow:
+    """Several streams and their groups as if they were one; what is not known of one is not known of all."""
+    if len(flows) == 1:
+        return flows[0]
+    lags = [one.lag for one in flows]
+    return Flow(
+        exists=all(one.exists for one in flows),
+        length=sum(one.length for one in flows),
+        last_delivered=max((one.last_delivered for one in flows), key=stream_id),
+        lag=None if None in lags else sum(lag or 0 for lag in lags),
+        pending=sum(one.pending for one in flows),
+        oldest_pending=min(filter(None, (one.oldest_pending for one in flows)), key=stream_id, default=None),
+        oldest_unread=min(filter(None, (one.oldest_unread for one in flows)), key=stream_id, default=None),
     )
 
 

@@ -141,9 +141,9 @@ class Inspection:
         value = await self._client.get(lease)
         return text(value).partition(":")[2] if value else None
 
-    async def replicas(self, now_ms: int) -> list[Replica]:
+    async def replicas(self, now_ms: int, *, within_ms: int = REPLICA_EXPIRY_MS) -> list[Replica]:
         """The processes that gave a sign of life lately."""
-        members = await self._client.zrangebyscore(keys.REPLICAS, now_ms - REPLICA_EXPIRY_MS, "+inf")
+        members = await self._client.zrangebyscore(keys.REPLICAS, now_ms - within_ms, "+inf")
         replicas = []
         for member in members:
             # A name may hold the separator, roles do not.

@@ -15,6 +15,7 @@ UNDELIVERED = "redis_agent:alerts:undelivered"  # SET of OUTBOX ids given up aft
 NEWEST_SUMMARY = "redis_agent:alerts:newest_summary"  # STRING: OUTBOX id of the newest periodic summary
 ANALYSES = "redis_agent:alerts:analyses"  # HASH OUTBOX id -> JSON of the analysis that is delivered with the alert
 
+PARTITIONS = "redis_agent:partitions"  # STRING, in no namespace: how many partitions there are, where more than one
 EXPERIMENTS = "redis_agent:experiments"  # ZSET experiment -> ms of its last event
 FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been applied
 # HASH: last_id given out, owed (entries not acked), lost (entries deleted before they were acked), unsaid among them
@@ -31,6 +32,9 @@ UNAPPLIED = "redis_agent:unapplied"  # SET of readable stream ids that went to t
 # leader_before, silent_ms; while bridges in step are waited for: called, asked (ms)
 BRIDGE = "redis_agent:bridge"
 BRIDGE_READY = "redis_agent:bridge:ready"  # ZSET owner of a bridge in step -> ms of its last sign of life
+BRIDGE_NODE = (
+    "redis_agent:bridge:node"  # STRING, of the home partition in a cluster: the node that bridges subscribe to
+)
 # HASH: swept_ms, summary_slot, _ms and _floor, the same of summary_day, stream_dropped_unread, buried, anomalies
 SCHEDULER = "redis_agent:scheduler"
 FINALS = "redis_agent:finals"  # HASH completed experiment -> when it was judged finally
@@ -54,9 +58,23 @@ SILENCE_PREFIX = "redis_agent:silence:"
 ANY_TYPE = "any"
 
 
-def bridge_control(database: int) -> str:
-    """The channel on which the bridges speak to each other."""
-    return f"redis_agent:bridge:control:{database}"
+def namespace(partition: int) -> str:
+    """What stands in front of a partition's keys: a hash tag, which puts them all in one slot of a cluster.
+
+    These texts spread partitions evenly over the nodes of a cluster whose slots are divided evenly, also small numbers
+    of both.
+    """
+    return f"{{redis_agent-{partition}}}:"
+
+
+def without_namespace(name: str) -> str:
+    """A key as it is named within its partition."""
+    return name.partition("}:")[2] if name.startswith("{redis_agent-") else name
+
+
+def bridge_control(database: int, namespace: str = "") -> str:
+    """The channel on which the bridges speak to each other; each partition has its own."""
+    return f"{namespace}redis_agent:bridge:control:{database}"
 
 
 def bridge_alive(database: int) -> str:
@@ -152,6 +170,7 @@ SHARED_TYPES = {
     UNAPPLIED: "set",
     BRIDGE: "hash",
     BRIDGE_READY: "zset",
+    BRIDGE_NODE: "string",
     SCHEDULER: "hash",
     LLM: "hash",
     LLM_CALLS: "list",

@@ -3,13 +3,12 @@
 import asyncio
 from typing import Any, Protocol
 
-from prometheus_client import Gauge
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_agent.store import keys, scripts
 from redis_agent.store.recovery import Recovery
-from redis_agent.telemetry import Telemetry
+from redis_agent.telemetry import Level, Telemetry
 
 
 class Lease:
@@ -79,7 +78,7 @@ class Leadership:
         gauge: set to 1 while the lease is held.
     """
 
-    def __init__(self, *, lease: Tenure, ttl_seconds: float, log: Any, telemetry: Telemetry, gauge: Gauge) -> None:
+    def __init__(self, *, lease: Tenure, ttl_seconds: float, log: Any, telemetry: Telemetry, gauge: Level) -> None:
         self._lease = lease
         self._ttl_seconds = ttl_seconds
         self._log = log

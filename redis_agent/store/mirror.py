@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis_agent.lockstep import Announcement, Batch, Claim
 from redis_agent.store import keys, scripts
 from redis_agent.store.durability import Durability
+from redis_agent.store.namespace import namespace_of
 from redis_agent.store.stream import text
 
 
@@ -77,22 +78,23 @@ class Mirror:
         owner: unique for this start of the process; the lease is held under it.
         ttl_ms: the lease's time to live.
         durability: what counts as written.
+        elsewhere: whether bridges subscribe to another node than the scripts run on, as in a cluster: then the scripts
+            cannot see whose subscription stands, and believe every bridge.
     """
 
-    def __init__(self, client: Redis, *, durability: Durability, owner: str, ttl_ms: int) -> None:
+    def __init__(
+        self, client: Redis, *, durability: Durability, owner: str, ttl_ms: int, elsewhere: bool = False
+    ) -> None:
         self._client = client
         self._durability = durability
         self._owner = owner
         self._ttl_ms = ttl_ms
         # Channels know no databases; two agents on two databases of one server must not heed each other.
         database = int(client.connection_pool.connection_kwargs.get("db") or 0)
-        self.channel = keys.bridge_control(database)
-        self._alive = keys.bridge_alive(database)
-
-    @property
-    def alive(self) -> str:
-        """The channel to subscribe to beside the others, so that the server knows that this subscription stands."""
-        return self._alive + self._owner
+        self.channel = keys.bridge_control(database, namespace_of(client))
+        self._alive = "" if elsewhere else keys.bridge_alive(database)
+        # To subscribe to beside the others, so that the server knows that this subscription stands.
+        self.alive = keys.bridge_alive(database) + owner
 
     @property
     def waits(self) -> bool:

@@ -42,6 +42,8 @@ KEYS: dict[str, str] = {
     OUTBOX_ACCOUNT: "what is lost with the outbox is counted too low",
     "redis_agent:alerts:undelivered": "the history shows what was given up as delivered",
     "redis_agent:alerts:newest_summary": "summaries that piled up are all delivered",
+    "redis_agent:bridge:node": "the bridges agree anew, on the same node while it stands",
+    "redis_agent:partitions": "the next that starts records the number anew",
     "redis_agent:translation:*": "a text is offered once more",
     "redis_agent:alerts:analyses": "what waits is analysed once more, and the history shows none",
 }
@@ -52,6 +54,8 @@ COME_AND_GO = {
     "redis_agent:applied_above",
     "redis_agent:alerts:undelivered",
     "redis_agent:alerts:analyses",
+    "redis_agent:bridge:node",
+    "redis_agent:partitions",
     "redis_agent:translation:*",
     "redis_agent:finals",
     "redis_agent:completions",

@@ -22,6 +22,8 @@ NOT_SENT = {
     "remove_consumer": "only an hour after a consumer was seen: tests/store/test_housekeeping.py",
     "dead_letter_replay": "a command: tests/store/test_scripts.py",
     "replay_snapshot": "a command that only reads",
+    "bridge_node": "only in a cluster: tests/fault/test_cluster.py",
+    "partitions": "only where there is more than one: tests/store/test_partitions.py",
     "llm_admit": "there is no key here; a call that was admitted and not made is one less in its minute, no more",
     "llm_settle": "there is no key here; an outcome counted twice opens a circuit sooner, or adds tokens to a count",
 }

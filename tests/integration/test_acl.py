@@ -200,11 +200,21 @@ async def everything(deployment: Deployment, agents: Agents, asked: dict[str, st
             return await orchestrator.hget("metrics_aggregated:exp", "email_sent_count") == "1800"
 
         await eventually(all_applied, 20, what="what a killed worker held is applied")
+        await page_of(others[-1])
         await commands(deployment, admin)
         for agent in (*bridges, *workers[1:], others[0], others[-1]):
             assert await agent.terminate() == 0
         assert {line["event"] for agent in agents._started for line in agent.log()} & {"redis_failure"} == set()
     assert deployment.refused() == []
+
+
+async def page_of(scheduler: AgentProcess) -> None:
+    """What people see who open the published port: the scheduler's page, read with the scheduler's rights."""
+    assert "<title>" in await answered(scheduler, "/", 200)
+    document = json.loads(await answered(scheduler, "/status.json", 200))
+    assert document["problem"] == ""
+    assert {"exp", "done"} <= {experiment["id"] for experiment in document["data"]["experiments"]["shown"]}
+    assert "unreadable" not in json.dumps(document)
 
 
 async def commands(deployment: Deployment, admin: Redis) -> None:

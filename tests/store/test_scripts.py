@@ -23,7 +23,9 @@ from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.housekeeping import Housekeeping, trim
 from redis_agent.store.inspection import Inspection
 from redis_agent.store.lease import Lease
+from redis_agent.store.listening import agree_on_node
 from redis_agent.store.mirror import DeafError, Mirror, Renewal, Written
+from redis_agent.store.namespace import NamespacedClient, namespace_of
 from redis_agent.store.outbox import (
     FENCED,
     GIVEN_UP,
@@ -35,6 +37,7 @@ from redis_agent.store.outbox import (
     Raise,
     StateChange,
 )
+from redis_agent.store.partitions import record
 from redis_agent.store.spending import Spending
 from redis_agent.store.stream import Applied, Batch, EventStream, ExperimentUpdate
 from tests.mirrors import mirror_of
@@ -177,6 +180,8 @@ async def run_every_wrapper(raw: Redis) -> None:
     assert await spending.admit() is None
     await spending.settle("ok", tokens_in=1)
     assert (await Inspection(raw).snapshot(["e"], with_unapplied=True)).delivered == entry.id
+    assert await record(raw, 8, state=[keys.OWNERS]) == 8
+    assert await agree_on_node(raw, before="", wanted="a") == "a"
 
 
 async def test_flushed_script_cache_costs_nothing_but_a_round_trip(raw: Redis) -> None:
@@ -185,6 +190,13 @@ async def test_flushed_script_cache_costs_nothing_but_a_round_trip(raw: Redis) -
     await raw.script_flush()
     await run_every_wrapper(raw)
     assert await raw.hget(keys.aggregate("e"), "a_count") == b"1"
+
+
+async def test_bridges_agree_on_the_node_that_was_named_first(raw: Redis) -> None:
+    assert await agree_on_node(raw, before="", wanted="a") == "a"
+    assert await agree_on_node(raw, before="", wanted="b") == "a", "who comes late does not know it yet"
+    assert await agree_on_node(raw, before="a", wanted="b") == "b"
+    assert await agree_on_node(raw, before="a", wanted="c") == "b"
 
 
 # Leases --------------------------------------------------------------------------------------------------------
@@ -420,7 +432,8 @@ async def test_user_that_may_not_ask_whose_subscription_stands_waits_for_every_b
     await raw.zadd(keys.BRIDGE_READY, {"follower": 1})
     await raw.execute_command("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "&*", "+@all", "-pubsub")
     try:
-        async with Redis.from_url(redis_url, username="narrow", password="pw", protocol=2) as narrow:
+        async with NamespacedClient.from_url(redis_url, username="narrow", password="pw", protocol=2) as narrow:
+            narrow.namespace = namespace_of(raw)
             newcomer = mirror_of(narrow, owner="newcomer", ttl_ms=50_000)
             assert await newcomer.claim(epoch="", new_epoch="e3") is None
             await raw.hincrby(keys.BRIDGE, "called", -60_000)

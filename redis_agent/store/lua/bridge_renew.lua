@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- The leader's sign of life: prolong the lease, and say on the control channel how far the stream is written.
 -- The mark is '' when the leader is not in step, the confirmed position '' for all that is written.
+-- The alive_prefix is '' in a cluster, where subscriptions are on another node: then the leader's counts as standing.
 -- KEYS: lease, bridge, ready
 -- ARGV: value, ttl_ms, owner, channel, epoch, mark, confirmed, alive_prefix
 -- returns: {the position that the stream has reached, whether the leader's subscription is on this server: 1 or 0};
@@ -9,9 +10,12 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return {-1, 0}
 end
-local subscribed = redis.pcall('PUBSUB', 'NUMSUB', ARGV[8] .. ARGV[3])
--- One that we may not ask about counts as standing.
-local stands = (subscribed.err or subscribed[2] > 0) and 1 or 0
+local stands = 1
+if ARGV[8] ~= '' then
+  local subscribed = redis.pcall('PUBSUB', 'NUMSUB', ARGV[8] .. ARGV[3])
+  -- One that we may not ask about counts as standing.
+  stands = (subscribed.err or subscribed[2] > 0) and 1 or 0
+end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))

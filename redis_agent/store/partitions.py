@@ -1,0 +1,155 @@
+"""Partitions: streams, each with its state in one slot, so that what is one atomic step on one server still is.
+
+An experiment belongs to one partition, by a hash of its id. To whoever works on a partition it is a server of its own:
+its client puts the partition's namespace in front of every key. What belongs to others, the definitions and what the
+Orchestrator reads, has no namespace, and is reached by the wide client.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
+
+from redis_agent.errors import PartitionsError
+from redis_agent.store import keys, scripts
+from redis_agent.store.address import Address
+from redis_agent.store.client import connect, topology_of, wide_client
+
+
+def partition_of(experiment_id: str, partitions: int) -> int:
+    """The partition that an experiment belongs to: the CRC-32 of its id in UTF-8, modulo their number."""
+    return partition_of_bytes(experiment_id.encode("utf-8", "surrogatepass"), partitions)
+
+
+def partition_of_bytes(data: bytes, partitions: int) -> int:
+    """The partition of what is no event: it has no experiment, and ends as a dead letter there."""
+    return crc32(data) % partitions
+
+
+async def record(client: Redis, partitions: int, *, state: Sequence[str]) -> int:
+    """Record how many partitions there are, unless it is known already (see `lua/partitions.lua`); how many there are.
+
+    Args:
+        client: of the whole server, or cluster.
+        partitions: how many are asked for.
+        state: keys that stand where there is one partition without a namespace.
+    """
+    return int(await scripts.run(client, "partitions", [keys.PARTITIONS, *state], [partitions]))
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One partition.
+
+    Attributes:
+        number: from 0 on.
+        namespace: stands in front of its keys; "" where there is but one, on one server.
+        client: short commands on its keys.
+    """
+
+    number: int
+    namespace: str
+    client: Redis
+
+
+class Partitions:
+    """All partitions, with a client of each.
+
+    Args:
+        address: of the server, or of nodes of the cluster.
+        count: how many there are.
+        name: of the process, shown by CLIENT LIST.
+    """
+
+    def __init__(self, address: Address, count: int, *, name: str) -> None:
+        self._address = address
+        self._name = name
+        self._opened: list[Redis] = []
+        self._readers: dict[tuple[int, str], Redis] = {}
+        self.topology = topology_of(address, name=name)
+        self.all = tuple(
+            Partition(number, namespace, self._connect(namespace, name=name))
+            for number, namespace in enumerate(self._namespaces(count))
+        )
+        self._wide: Any = None
+
+    def _namespaces(self, count: int) -> Sequence[str]:
+        if count == 1 and not self._address.cluster:
+            return [""]
+        return [keys.namespace(number) for number in range(count)]
+
+    def reader(self, partition: Partition, *, name: str) -> Redis:
+        """One more client of a partition, for blocking reads, the same whenever it is asked for."""
+        known = (partition.number, name)
+        if known not in self._readers:
+            self._readers[known] = self._connect(partition.namespace, name=name)
+        return self._readers[known]
+
+    def _connect(self, namespace: str, *, name: str) -> Redis:
+        client = connect(self._address, name=name, namespace=namespace, topology=self.topology)
+        self._opened.append(client)
+        return client
+
+    @property
+    def clients(self) -> Sequence[Redis]:
+        """Every client of a partition that was made so far."""
+        return self._opened
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is but one partition, under the names that it always had."""
+        return not self.all[0].namespace
+
+    @property
+    def home(self) -> Partition:
+        """The partition with what there is once: rosters, the language model's budget, summaries."""
+        return self.all[0]
+
+    @property
+    def wide(self) -> Redis:
+        """The client of what has no namespace, and may be in any slot: no script of several keys, no transaction."""
+        if self._wide is None:
+            self._wide = self.home.client if self.plain else wide_client(self._address, name=self._name)
+        found: Redis = self._wide  # a client of a whole cluster is used like any other
+        return found
+
+    def of(self, experiment_id: str) -> Partition:
+        """The partition that an experiment belongs to."""
+        return self.all[partition_of(experiment_id, len(self.all))]
+
+    async def check(self) -> None:
+        """Record how many partitions there are, where that is not recorded yet.
+
+        Raises:
+            PartitionsError: there are as many as were recorded, and not as many as are asked for.
+            RedisError, OSError: as the server or the connection reports it.
+        """
+        if self.plain:
+            recorded = await self._recorded()
+        else:
+            state = [] if self._address.cluster else [keys.STREAM, keys.FLOOR]
+            recorded = await record(self.wide, len(self.all), state=state)
+        if recorded != len(self.all):
+            raise PartitionsError(
+                f"the state in Redis is of {recorded} partition{'' if recorded == 1 else 's'}, and "
+                f"REDIS_AGENT_PARTITIONS is {len(self.all)}: set it to {recorded}, or see "
+                "docs/cluster.md for how their number is changed"
+            )
+
+    async def _recorded(self) -> int:
+        """What was recorded by those who share the server; with one partition nothing is."""
+        try:
+            value: Any = await self.wide.get(keys.PARTITIONS)
+        except NoPermissionError:
+            return 1  # a user whose rights were given before there were partitions
+        return int(value) if value and value.isdigit() else 1
+
+    async def aclose(self) -> None:
+        """Close every client."""
+        for client in self._opened:
+            await client.aclose()
+        if self._wide is not None and not self.plain:
+            await self._wide.aclose()

@@ -1,0 +1,183 @@
+"""Which node of a Redis Cluster is the primary of which slot, as its nodes say.
+
+A node that was cut off goes on saying what it last knew. Each owner of slots says with which epoch it owns them, and a
+later epoch wins; so an owner with an earlier one than is known already is not believed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import Connection
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError, RedisError  # noqa: A004 - what redis-py raises here
+
+from redis_agent.store.address import HostPort
+
+# The nodes are not asked more often than this, whoever wants to know.
+_ASK_SECONDS = 0.2
+# A node that does not answer sooner is passed over for the next.
+NODE_TIMEOUT_SECONDS = 1.0
+
+Connect = Callable[[HostPort], Connection]
+
+
+class SlotMovedError(ConnectionError):
+    """The node that was asked is not the primary of the slot (any more): nothing was done."""
+
+
+class SlotMovingError(ConnectionError):
+    """The slot is on its way to another node: nothing was done, and nothing can be until it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as another one sees it.
+
+    Attributes:
+        id: its name for ever.
+        address: where it is.
+        primary: whether it is one.
+        failed: whether the cluster has found that it does not answer.
+        epoch: with which it owns its slots; the later one wins.
+        slots: (first, last) of each range that it owns.
+    """
+
+    id: str
+    address: HostPort
+    primary: bool
+    failed: bool
+    epoch: int
+    slots: tuple[tuple[int, int], ...] = ()
+
+    def owns(self, slot: int) -> bool:
+        """Whether it is the primary of this slot."""
+        return any(first <= slot <= last for first, last in self.slots)
+
+
+def slot_of(key: str) -> int:
+    """The slot of a key, by its hash tag if it has one."""
+    return int(key_slot(key.encode()))
+
+
+def read_nodes(reply: str, asked: HostPort, *, hostnames: bool = False) -> list[Node]:
+    """The nodes that CLUSTER NODES lists; those that nobody can be sent to are left out.
+
+    Args:
+        reply: what it answered.
+        asked: the node that was asked, which need not know its own address.
+        hostnames: whether a host's name is preferred to its address: certificates are made out to names.
+    """
+    nodes = []
+    for line in reply.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 8:
+            continue
+        flags = fields[2].split(",")
+        if {"noaddr", "handshake"} & set(flags):
+            continue
+        place, *names = fields[1].split(",")
+        host, _, port = place.partition("@")[0].rpartition(":")
+        if hostnames and names and names[0]:
+            host = names[0]
+        ranges = (part.partition("-") for part in fields[8:] if not part.startswith("["))
+        nodes.append(
+            Node(
+                id=fields[0],
+                address=(host.strip("[]") or asked[0], int(port)),
+                primary="master" in flags,
+                failed="fail" in flags,
+                epoch=int(fields[6]),
+                slots=tuple((int(first), int(last or first)) for first, _, last in ranges),
+            )
+        )
+    return nodes
+
+
+class Topology:
+    """What this process knows of a cluster, kept as new as somebody wants it.
+
+    Args:
+        seeds: nodes to ask first; any of them may be down.
+        connect: makes a connection to a node.
+        hostnames: see `read_nodes`.
+    """
+
+    def __init__(self, seeds: Sequence[HostPort], connect: Connect, *, hostnames: bool = False) -> None:
+        self._seeds = tuple(seeds)
+        self.connect = connect
+        self._hostnames = hostnames
+        self._nodes: tuple[Node, ...] = ()
+        self._owners: dict[int, Node] = {}
+        self._to_ask: list[HostPort] = []
+        self._asked_at = float("-inf")
+        self._asking = asyncio.Lock()
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes as they were last heard of."""
+        return self._nodes
+
+    def known_primary(self, slot: int) -> HostPort | None:
+        """Where the primary of a slot was last known to be."""
+        node = self._owners.get(slot)
+        return None if node is None else node.address
+
+    async def primary(self, slot: int) -> HostPort:
+        """Where the primary of a slot is.
+
+        Raises:
+            ConnectionError: no node says.
+        """
+        if self._owner(slot) is None:
+            await self.refresh()
+        node = self._owner(slot)
+        if node is None:
+            raise ConnectionError(f"no node of the cluster says which one is the primary of slot {slot}")
+        return node.address
+
+    def _owner(self, slot: int) -> Node | None:
+        found = [node for node in self._nodes if node.primary and node.owns(slot)]
+        newest = max(found, key=lambda node: node.epoch, default=None)
+        known = self._owners.get(slot)
+        if newest is not None and (known is None or newest.epoch >= known.epoch):
+            self._owners[slot] = newest
+        return self._owners.get(slot)
+
+    async def refresh(self) -> None:
+        """Ask a node, a different one each time, unless one was asked a moment ago. Without an answer all stays."""
+        async with self._asking:
+            now = asyncio.get_running_loop().time()
+            if now - self._asked_at < _ASK_SECONDS:
+                return
+            for address in self._turn():
+                nodes = await self._ask(address)
+                if nodes:
+                    self._nodes = tuple(nodes)
+                    for slot in list(self._owners):
+                        self._owner(slot)
+                    break
+            self._asked_at = asyncio.get_running_loop().time()
+
+    def _turn(self) -> Iterable[HostPort]:
+        """Each node once, beginning with the one after the one that was asked last."""
+        known = [node.address for node in self._nodes if not node.failed]
+        for _ in range(len(known) + len(self._seeds)):
+            if not self._to_ask:
+                self._to_ask = list(dict.fromkeys([*known, *self._seeds]))
+            yield self._to_ask.pop(0)
+
+    async def _ask(self, address: HostPort) -> list[Node]:
+        connection = self.connect(address)
+        try:
+            async with asyncio.timeout(NODE_TIMEOUT_SECONDS):
+                await connection.connect()
+                await connection.send_command("CLUSTER", "NODES")
+                reply: bytes = await connection.read_response()
+            return read_nodes(reply.decode("utf-8", "replace"), address, hostnames=self._hostnames)
+        except (RedisError, OSError, ValueError):
+            return []
+        finally:
+            with contextlib.suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
