@@ -2,14 +2,13 @@
 
 CPU time of the servers' main threads (`INFO cpu`) and of the agent's processes, divided by the events that passed; what
 an idle node spends meanwhile is taken off. Each is the least of three rounds: whoever else uses the machine makes the
-same work cost more, never less. `bench.scaling` makes a plan of these figures. About three minutes.
+same work cost more, never less. `bench.scaling` makes a plan of these figures. About five minutes.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,9 @@ from typing import Any
 
 import redis
 
+from bench import partitions
 from bench.machine import busy_seconds, describe, process_megabytes, process_seconds
+from bench.meter import Meter, Services, least, rest, send, wait_for
 from bench.mirror import BARE_CHANNEL
 from bench.processes import Agent, Child
 from bench.workload import Workload, applied, events, fill, rewind
@@ -29,10 +30,8 @@ from redis_agent.embedded import EmbeddedServer, find_server_binary
 from redis_agent.store import keys
 from tests.cluster import Cluster, Node, slot_of
 
-_SERVICES = 50
 _PUBLISHED = 30_000
-_IDLE_SECONDS = 0.5
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_MS = 20_000
 # A node that only is slow, because the machine is, must not count as failed.
 _NODE_TIMEOUT_MS = 15_000
 _NODES = (1, 2, 3, 6)
@@ -86,122 +85,9 @@ async def measure() -> dict[str, Any]:
         figures["worker"] = [_worked(pair, experiments) for experiments in (_FEW, _MANY)]
         _say("the whole way")
         figures["whole"] = _whole(pair, sample)
+    _say("partitions")
+    figures["partitions"] = await partitions.measure()
     return figures
-
-
-# The servers of a measurement
-
-
-def _send(port: int, *command: object) -> Any:
-    with redis.Redis(port=port, protocol=2, decode_responses=True) as client:
-        return client.execute_command(*command)
-
-
-def _cpu(port: int) -> float:
-    """CPU seconds of a server's main thread."""
-    facts = _send(port, "INFO", "cpu")
-    return float(facts["used_cpu_user_main_thread"]) + float(facts["used_cpu_sys_main_thread"])
-
-
-class Meter:
-    """CPU of some servers during a block, without what they spend when nothing is asked of them.
-
-    Attributes:
-        spent: seconds of each, in their order.
-        seconds: how long the block took.
-    """
-
-    def __init__(self, ports: Sequence[int]) -> None:
-        self._ports = ports
-        self.spent: list[float] = []
-        self.seconds = 0.0
-
-    def __enter__(self) -> "Meter":
-        before = [_cpu(port) for port in self._ports]
-        time.sleep(_IDLE_SECONDS)
-        self._before = [_cpu(port) for port in self._ports]
-        self._idle = [(b - a) / _IDLE_SECONDS for a, b in zip(before, self._before, strict=True)]
-        self._begin = time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        after = [_cpu(port) for port in self._ports]
-        self.seconds = time.perf_counter() - self._begin
-        both = zip(self._before, after, self._idle, strict=True)
-        self.spent = [max(0.0, b - a - idle * self.seconds) for a, b, idle in both]
-
-    def per(self, events: int) -> list[float]:
-        """Microseconds per event."""
-        return [round(spent / events * 1e6, 2) for spent in self.spent]
-
-
-def _least(ports: Sequence[int], round_trip: Callable[[], None]) -> list[float]:
-    """The least that `_PUBLISHED` events cost each server in any round, microseconds per event."""
-    rounds = []
-    for _ in range(_ROUNDS):
-        _rest()
-        with Meter(ports) as meter:
-            round_trip()
-        rounds.append(meter.per(_PUBLISHED))
-    return [min(column) for column in zip(*rounds, strict=True)]
-
-
-class Services:
-    """Publishers as services are: each sends its message, and the next when it has its answer.
-
-    Args:
-        port: of the server.
-        command: PUBLISH or SPUBLISH.
-        channel: where to.
-        sample: the messages, over and over.
-        at_once: how many messages each sends before it waits for their answers.
-    """
-
-    def __init__(self, port: int, command: bytes, channel: str, sample: Sequence[bytes], *, at_once: int = 1) -> None:
-        name = channel.encode()
-        self._at_once = at_once
-        self._commands = [
-            b"*3\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
-            % (len(command), command, len(name), name, len(event), event)
-            for event in sample
-        ]
-        self._connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(_SERVICES)]
-        for connection in self._connections:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sent = 0
-
-    def __enter__(self) -> "Services":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for connection in self._connections:
-            connection.close()
-
-    def publish(self, count: int) -> None:
-        """So many messages, or a few more."""
-        for _ in range(-(-count // (_SERVICES * self._at_once))):
-            for connection in self._connections:
-                first = self.sent % len(self._commands)
-                connection.sendall(b"".join(self._commands[first : first + self._at_once]))
-                self.sent += self._at_once
-            for connection in self._connections:
-                self._await_answers(connection)
-
-    def _await_answers(self, connection: socket.socket) -> None:
-        answered = 0
-        while answered < self._at_once:
-            answers = connection.recv(65_536)
-            if not answers.startswith(b":") or b"-" in answers:
-                raise RuntimeError(f"a message was not accepted: {answers!r}")
-            answered += answers.count(b"\n")
-
-
-def _wait_for(done: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not done():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"not within {_PATIENCE_SECONDS:g} s: {what}")
-        time.sleep(0.005)
 
 
 # What publishing costs
@@ -225,9 +111,9 @@ async def _published(nodes: int, sample: Sequence[bytes]) -> dict[str, Any]:
                 before = [_received(node, "publish") for node in others]
                 services.publish(_PUBLISHED)
                 for node, seen in zip(others, before, strict=True):
-                    _wait_for(lambda node=node, seen=seen: _received(node, "publish") - seen >= _PUBLISHED, "the bus")
+                    wait_for(lambda node=node, seen=seen: _received(node, "publish") - seen >= _PUBLISHED, "the bus")
 
-            costs = _least([node.port for node in cluster.nodes], round_trip)
+            costs = least([node.port for node in cluster.nodes], round_trip, _PUBLISHED)
         bus = _bus_bytes(cluster, sample) if others else None
     return {
         "nodes": nodes,
@@ -237,18 +123,13 @@ async def _published(nodes: int, sample: Sequence[bytes]) -> dict[str, Any]:
     }
 
 
-def _rest() -> None:
-    """Let what was begun come to an end before an idle node is looked at."""
-    time.sleep(_IDLE_SECONDS)
-
-
 def _bus_bytes(cluster: Cluster, sample: Sequence[bytes]) -> float:
     """Bytes of one message on the bus: what piles up for a node that does not read."""
     first, other, *_ = cluster.nodes
     other.stop()
 
     def piled() -> int:
-        rows = _send(first.port, "CLUSTER", "LINKS")
+        rows = send(first.port, "CLUSTER", "LINKS")
         links = [row if isinstance(row, dict) else dict(zip(row[::2], row[1::2], strict=True)) for row in rows]
         return next(
             int(link["send-buffer-used"]) for link in links if (link["direction"], link["node"]) == ("to", other.id)
@@ -281,9 +162,9 @@ async def _sharded(sample: Sequence[bytes]) -> dict[str, Any]:
             def round_trip() -> None:
                 before = _received(replica, "publishshard")
                 services.publish(_PUBLISHED)
-                _wait_for(lambda: _received(replica, "publishshard") - before >= _PUBLISHED, "the bus")
+                wait_for(lambda: _received(replica, "publishshard") - before >= _PUBLISHED, "the bus")
 
-            costs = _least([node.port for node in (primary, replica, *rest)], round_trip)
+            costs = least([node.port for node in (primary, replica, *rest)], round_trip, _PUBLISHED)
     return {"publisher_us": costs[0], "replica_us": costs[1], "other_us": round(median(costs[2:]), 2)}
 
 
@@ -299,9 +180,9 @@ async def _heard(count: int, sample: Sequence[bytes]) -> dict[str, Any]:
             def round_trip() -> None:
                 services.publish(_PUBLISHED)
                 for reader in readers:
-                    _wait_for(lambda reader=reader: _count(reader) >= services.sent, "the subscribers")
+                    wait_for(lambda reader=reader: _count(reader) >= services.sent, "the subscribers")
 
-            (server,) = _least([node.port], round_trip)
+            (server,) = least([node.port], round_trip, _PUBLISHED)
     return {"subscribers": count, "server_us": server}
 
 
@@ -320,12 +201,12 @@ class Pair:
         self.url = server.url
         self.ports = (server.port, replica.port)
         self.client = redis.Redis.from_url(server.url, protocol=2)
-        _wait_for(lambda: _send(replica.port, "INFO", "replication")["master_link_status"] == "up", "the replica")
+        wait_for(lambda: send(replica.port, "INFO", "replication")["master_link_status"] == "up", "the replica")
 
     def settle(self) -> None:
         """Wait until the replica has everything."""
         self.client.execute_command("SET", "bench:settled", "1")
-        if not self.client.wait(1, int(1000 * _PATIENCE_SECONDS)):
+        if not self.client.wait(1, _PATIENCE_MS):
             raise RuntimeError("the replica has fallen behind")
         self.client.delete("bench:settled")
 
@@ -354,7 +235,7 @@ def _replicated(pair: Pair, sample: Sequence[bytes], *, at_once: int = 1) -> dic
             services.publish(_PUBLISHED)
             pair.settle()
 
-        server, replica = _least(pair.ports, round_trip)
+        server, replica = least(pair.ports, round_trip, _PUBLISHED)
     return {"server_us": server, "replica_us": replica}
 
 
@@ -378,12 +259,12 @@ def _bridged(pair: Pair, count: int, sample: Sequence[bytes]) -> dict[str, Any]:
 
 
 def _bridged_once(pair: Pair, services: Services, pids: Sequence[int]) -> dict[str, Any]:
-    _rest()
+    rest()
     already, services.sent = _length(pair), 0
     before = [process_seconds(pid) for pid in pids]
     with pair.traffic(lambda: services.sent) as traffic, Meter(pair.ports) as meter:
         services.publish(_PUBLISHED)
-        _wait_for(lambda: _length(pair) >= already + services.sent, "the stream")
+        wait_for(lambda: _length(pair) >= already + services.sent, "the stream")
     spent = [process_seconds(pid) - b for pid, b in zip(pids, before, strict=True)]
     server, replica = meter.per(services.sent)
     return {
@@ -455,7 +336,7 @@ def _whole(pair: Pair, sample: Sequence[bytes]) -> dict[str, Any]:
         services = Services(pair.ports[0], b"PUBLISH", channel, sample, at_once=_AT_ONCE)
         stack.enter_context(services)
         services.publish(2_000)
-        _wait_for(lambda: _acked(client) >= services.sent, "the worker")
+        wait_for(lambda: _acked(client) >= services.sent, "the worker")
         already, pids = services.sent, (bridge.pid, worker.pid)
         before = [process_seconds(pid) for pid in pids]
         busy, own = busy_seconds(), time.process_time()
@@ -466,7 +347,7 @@ def _whole(pair: Pair, sample: Sequence[bytes]) -> dict[str, Any]:
                     services.publish(_WHOLE_WINDOW // 2)
                 else:
                     time.sleep(0.005)
-            _wait_for(lambda: _acked(client) >= services.sent, "the worker")
+            wait_for(lambda: _acked(client) >= services.sent, "the worker")
             seconds = time.perf_counter() - begin
             own = time.process_time() - own
             spent = [process_seconds(pid) - b for pid, b in zip(pids, before, strict=True)]

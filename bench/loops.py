@@ -103,9 +103,8 @@ async def worker(url: str, events: int, **set_to: int) -> dict[str, float]:
     settings = Settings(redis_url=url, http_port=0, consumer=CONSUMER, **set_to)
     async with AsyncExitStack() as stack:
         parts = await app._parts(settings, stack)
-        reader = app._reader(parts, stack)
-        role = app._worker(parts, reader)
-        await asyncio.gather(parts.client.ping(), reader.ping())
+        role = app._worker(parts)
+        await parts.client.ping()
         counted = parts.telemetry.events.labels("applied")._value
         stop = asyncio.Event()
         _wait_for_go()

@@ -48,6 +48,9 @@ class Costs:
         apply: the server, for reading and the gate.
         apply_at_replica: its replica, for the same.
         worker: the worker's process.
+        route: a bridge's process, for telling the partition of what it hears, where the channel does not say it.
+        partition_server, partition_worker: what partitions add for the servers and the worker: smaller batches, and the
+            copies for those who read the contract's keys.
         publisher: the publishers of the measurement of the whole way, which send many messages at once.
         publish_at_once, publish_at_once_to_replica: as `publish` and `publish_to_replica`, for those.
         bus_bytes, server_bytes, entry_bytes, item_bytes: one message on the bus; into and out of a server; one entry
@@ -69,6 +72,9 @@ class Costs:
     apply: float
     apply_at_replica: float
     worker: float
+    route: float
+    partition_server: float
+    partition_worker: float
     publisher: float
     publish_at_once: float
     publish_at_once_to_replica: float
@@ -89,6 +95,8 @@ class Costs:
         hear = max(0.0, (heard[-1]["server_us"] - heard[0]["server_us"]) / heard[-1]["subscribers"])
         at_once = figures["publish_at_once"]
         whole = figures["whole"]
+        runs, few = figures["partitions"]["runs"], figures["worker"][0]
+        alone_routed, both_routed = (row["bridges_us"] for row in runs[0]["bridges"])
         return cls(
             publish=alone["publisher_us"],
             hear=hear,
@@ -104,6 +112,9 @@ class Costs:
             apply=worker["server_us"],
             apply_at_replica=worker["replica_us"],
             worker=worker["worker_us"],
+            route=max(0.0, both_routed - alone_routed - two["follower_us"]),
+            partition_server=max(0.0, max(sum(run["servers_us"]) for run in runs) - few["server_us"]),
+            partition_worker=max(0.0, max(run["worker_us"] for run in runs) - few["worker_us"]),
             publisher=whole["publisher_us"],
             publish_at_once=at_once["server_us"],
             publish_at_once_to_replica=at_once["replica_us"],
@@ -226,19 +237,21 @@ def _broadcast(per_second: int, costs: Costs, assumed: Assumptions) -> Plan | No
     every primary come its own messages, which it sends to all nodes, and those of all others.
     """
     room = assumed.busy * 1e6
-    left = room - per_second * costs.bridge_hear
+    hear = costs.bridge_hear + costs.route
+    left = room - per_second * hear
     if left <= 0:
         return None
     bridges = max(assumed.bridges, math.ceil(per_second * costs.bridge_write / left))
+    apply = costs.apply + costs.partition_server
     for primaries in range(2, MOST_PRIMARIES + 1):
         others = primaries * (1 + assumed.replicas) - 1
         own = per_second / primaries
         loads = {
-            "primary": own * (costs.publish + others * costs.bus_send + costs.write + costs.apply)
+            "primary": own * (costs.publish + others * costs.bus_send + costs.write + apply)
             + (per_second - own) * costs.bus_receive,
             "replica that the bridges listen to": per_second * (costs.bus_receive + bridges * costs.hear)
             + own * (costs.write_at_replica + costs.apply_at_replica),
-            "bridge": per_second * (costs.bridge_hear + costs.bridge_write / bridges),
+            "bridge": per_second * (hear + costs.bridge_write / bridges),
         }
         if max(loads.values()) <= room:
             return _plan(
@@ -252,7 +265,8 @@ def _broadcast(per_second: int, costs: Costs, assumed: Assumptions) -> Plan | No
 def _sharded(per_second: int, costs: Costs, assumed: Assumptions) -> Plan | None:
     """A cluster in which a message goes to its partition's shard alone, and bridges hear what they write or follow."""
     room = assumed.busy * 1e6
-    primary = costs.publish_sharded + assumed.bridges * costs.hear + costs.write + costs.apply
+    apply = costs.apply + costs.partition_server
+    primary = costs.publish_sharded + assumed.bridges * costs.hear + costs.write + apply
     replica = costs.receive_sharded + costs.write_at_replica + costs.apply_at_replica
     primaries = max(2, math.ceil(per_second * max(primary, replica) / room))
     if primaries > MOST_PRIMARIES:
@@ -275,7 +289,8 @@ def _plan(
     way: str, per_second: int, costs: Costs, assumed: Assumptions, *,
     primaries: int, partitions: int, bridges: int, loads: dict[str, float], bytes_at_busiest: float,
 ) -> Plan:  # fmt: skip
-    workers = max(1, math.ceil(per_second * costs.worker / (assumed.busy * 1e6)))
+    worker = costs.worker + (costs.partition_worker if way.startswith("cluster") else 0.0)
+    workers = max(1, math.ceil(per_second * worker / (assumed.busy * 1e6)))
     data = partitions * assumed.entries * costs.entry_bytes + assumed.experiments * assumed.items * costs.item_bytes
     who, load = max(loads.items(), key=lambda pair: pair[1])
     processes = 1e6 * (bridges * costs.bridge_megabytes + workers * costs.worker_megabytes)
