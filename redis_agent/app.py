@@ -48,6 +48,7 @@ from redis_agent.maturity import Maturity
 from redis_agent.overview import KnownExperiments
 from redis_agent.page.document import Document
 from redis_agent.page.site import StatusPage
+from redis_agent.projecting import Projecting
 from redis_agent.roster import Roster
 from redis_agent.routing import router
 from redis_agent.scheduler import Scheduler
@@ -69,6 +70,7 @@ from redis_agent.store.listening import AgreedNode, OneServer, Source
 from redis_agent.store.mirror import Mirror
 from redis_agent.store.outbox import Delivery, Outbox
 from redis_agent.store.partitions import Partition, Partitions
+from redis_agent.store.projections import Projections
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.store.rights import missing_rights
 from redis_agent.store.spending import Spending
@@ -423,7 +425,7 @@ def _role(role: str, parts: Parts) -> Role:
 def _workers(parts: Parts) -> Shared:
     each = _each(parts)
     return Shared(
-        make=lambda number: _worker(each[number]),
+        make=lambda number: _projecting(each[number]),
         partitions=len(each),
         name=parts.name,
         inspection=Inspection(parts.client),
@@ -587,6 +589,21 @@ def _worker(parts: Parts) -> Worker:
     )
 
 
+def _projecting(parts: Parts) -> Projecting:
+    settings = parts.settings
+    return Projecting(
+        _worker(parts),
+        Projections(
+            parts.client,
+            parts.partitions.wide,
+            max_raw=settings.metrics_list_length if settings.metrics_list else 0,
+        ),
+        lag=parts.telemetry.projection_lag,
+        telemetry=parts.telemetry,
+        liveness=parts.liveness,
+    )
+
+
 def _dispatcher(parts: Parts) -> Dispatcher:
     settings = parts.settings
     delivery = Delivery(
@@ -594,6 +611,7 @@ def _dispatcher(parts: Parts) -> Dispatcher:
         client=parts.client,
         consumer=parts.name,
         channel=settings.orchestrator_channel,
+        topology=parts.partitions.topology,
     )
     return Dispatcher(
         delivery=delivery,

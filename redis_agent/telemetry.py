@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -149,10 +149,11 @@ class Level(Protocol):
 
 
 class _Sum:
-    """A gauge that is the sum of what several parts of the process say."""
+    """A gauge that is made of what several parts of the process say: their sum, or the greatest."""
 
-    def __init__(self, gauge: Level) -> None:
+    def __init__(self, gauge: Level, of: Callable[[Iterable[float]], float]) -> None:
         self._gauge = gauge
+        self._of = of
         self._values: list[float] = []
 
     def addend(self) -> "_Addend":
@@ -161,7 +162,7 @@ class _Sum:
 
     def set(self, number: int, value: float) -> None:
         self._values[number] = value
-        self._gauge.set(sum(self._values))
+        self._gauge.set(self._of(self._values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +176,9 @@ class _Addend:
         self.whole.set(self.number, value)
 
 
-# What each partition's roles say for themselves; the process says the sum.
+# What each partition's roles say for themselves; the process says the sum, of a lag the greatest.
 _SUMMED = ("in_hand", "bridge_buffer_bytes", "bridge_in_step", "bridge_leader", "scheduler_leader", "dispatcher_leader")
+_GREATEST = ("projection_lag",)
 
 
 class Telemetry:
@@ -289,6 +291,17 @@ class Telemetry:
             "Events dropped because they could not be written for too long.",
             registry=r,
         )
+        self.projected = Counter(
+            "redis_agent_projected",
+            "Copies of experiments' aggregates and lists that were brought up to date, where there are partitions.",
+            registry=r,
+        )
+        self.projection_lag: Level = Gauge(
+            "redis_agent_projection_lag_seconds",
+            "How long the oldest change of an experiment is known that is not copied to the names that others read; 0 "
+            "without partitions.",
+            registry=r,
+        )
         self.bridge_buffer_bytes: Level = Gauge(
             "redis_agent_bridge_buffer_bytes", "Events received but not yet written.", registry=r
         )
@@ -368,10 +381,11 @@ class Telemetry:
         self.redis_up = Gauge("redis_agent_redis_up", "1 when Redis answered the last scrape.", registry=r)
 
     def apart(self) -> "Telemetry":
-        """The same metrics for one of several partitions: of the gauges that its roles set, the sum is shown."""
+        """The same metrics for one of several partitions: what its roles set goes into what all of them say."""
         part = copy.copy(self)
-        for name in _SUMMED:
-            setattr(part, name, self._sums.setdefault(name, _Sum(getattr(self, name))).addend())
+        for name in (*_SUMMED, *_GREATEST):
+            whole = self._sums.setdefault(name, _Sum(getattr(self, name), max if name in _GREATEST else sum))
+            setattr(part, name, whole.addend())
         return part
 
     def exported(self) -> list[Exported]:

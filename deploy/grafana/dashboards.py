@@ -233,6 +233,14 @@ OPERATIONS = Dashboard(
                     {"entries": f"max(redis_agent_stream_length{JOB})"},
                     about="It is trimmed to REDIS_AGENT_STREAM_MAX_LENGTH, never what some group has not acked.",
                 ),
+                Panel(
+                    "Copies of what partitions have",
+                    {
+                        "a second": rate("redis_agent_projected", "job"),
+                        "lag, s": f"max(redis_agent_projection_lag_seconds{JOB})",
+                    },
+                    about="With partitions: experiments whose copies, which the Orchestrator reads, were renewed.",
+                ),
             ],
         ),
         Row(

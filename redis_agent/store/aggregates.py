@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from redis_agent.store import keys, scripts
 from redis_agent.store.failures import is_wrong_type
+from redis_agent.store.namespace import namespace_of
 from redis_agent.store.stream import text, whole
 
 
@@ -44,6 +45,9 @@ class Aggregates:
             args += [part for pair in update.set.items() for part in pair]
             args += [len(update.remove), *update.remove]
         names = [keys.aggregate(update.experiment_id) for update in updates]
+        if namespace_of(self._client):
+            names = [keys.TOUCHED, *names]
+            args = [">", *(update.experiment_id for update in updates), *args]
         await scripts.run(self._client, "write_derived", names, args)
 
     async def read(self, experiment_ids: Sequence[str]) -> dict[str, dict[str, str]]:

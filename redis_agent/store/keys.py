@@ -17,6 +17,7 @@ ANALYSES = "redis_agent:alerts:analyses"  # HASH OUTBOX id -> JSON of the analys
 
 PARTITIONS = "redis_agent:partitions"  # STRING, in no namespace: how many partitions there are, where more than one
 EXPERIMENTS = "redis_agent:experiments"  # ZSET experiment -> ms of its last event
+TOUCHED = "redis_agent:touched"  # HASH, in partitions: experiment -> how often it was changed since it was copied
 FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been applied
 # HASH: last_id given out, owed (entries not acked), lost (entries deleted before they were acked), unsaid among them
 ACCOUNT = "redis_agent:account"
@@ -97,6 +98,14 @@ def raw_events(experiment_id: str) -> str:
     return "metrics:" + experiment_id
 
 
+def copied(experiment_id: str) -> str | None:
+    """STRING, in no namespace, in the slot of `raw_events`: the events_total that is copied there.
+
+    None for an id that cannot stand in a hash tag.
+    """
+    return None if "{" in experiment_id or "}" in experiment_id else f"{{{raw_events(experiment_id)}}}:copied"
+
+
 def window(experiment_id: str, kind: str, start_s: int) -> str:
     """HASH with a TTL: what the events of a minute or an hour add up to; its start is in seconds since the epoch."""
     return f"metrics_windows:{experiment_id}:{kind}:{start_s}"
@@ -171,6 +180,7 @@ SHARED_TYPES = {
     BRIDGE: "hash",
     BRIDGE_READY: "zset",
     BRIDGE_NODE: "string",
+    TOUCHED: "hash",
     SCHEDULER: "hash",
     LLM: "hash",
     LLM_CALLS: "list",

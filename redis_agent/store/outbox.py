@@ -10,6 +10,7 @@ from redis_agent.store import keys, scripts
 from redis_agent.store.failures import is_wrong_type
 from redis_agent.store.group import ALERTS, Created, ensure
 from redis_agent.store.stream import text
+from redis_agent.store.topology import Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +128,24 @@ class Outbox:
 
 
 class Delivery:
-    """The dispatcher's side of the outbox, as the holder of its lease."""
+    """The dispatcher's side of the outbox, as the holder of its lease.
 
-    def __init__(self, *, reader: Redis, client: Redis, consumer: str, channel: str) -> None:
+    Args:
+        reader: for blocking reads.
+        client: for everything else.
+        consumer: this consumer's name.
+        channel: the Orchestrator's.
+        topology: of the cluster, whose nodes are asked for subscribers; None on one server, which counts them itself.
+    """
+
+    def __init__(
+        self, *, reader: Redis, client: Redis, consumer: str, channel: str, topology: Topology | None = None
+    ) -> None:
         self._reader = reader
         self._client = client
         self._consumer = consumer
         self._channel = channel
+        self._topology = topology
 
     async def ensure_group(self) -> Created | None:
         """Create outbox and group where they are missing, at the floor: what was delivered is not delivered again."""
@@ -185,7 +197,9 @@ class Delivery:
             experiment_id: whose alert it is, which may be muted.
             alert_type: of which type, which may be muted.
         """
+        heard_by = "" if self._topology is None else await self._topology.subscribers(self._channel)
         args = [lease_value, keys.DISPATCHER_GROUP, entry.id, self._channel, entry.data, ttl_ms, int(replaceable)]
+        args.append(heard_by)
         names = [keys.LEASE_DISPATCHER, keys.OUTBOX, keys.OUTBOX_FLOOR, keys.UNDELIVERED, keys.NEWEST_SUMMARY]
         names += [keys.OUTBOX_ACCOUNT, keys.silence(experiment_id, None), keys.silence(experiment_id, alert_type)]
         return int(await scripts.run(self._client, "deliver_alert", names, args))

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from redis_agent.store import keys, scripts
 from redis_agent.store.group import EVENTS, Created, ensure
+from redis_agent.store.namespace import namespace_of
 from redis_agent.windows import Window
 
 # An entry that was handed out more often is tried alone, and only then counts as handed out once more.
@@ -244,6 +245,8 @@ class EventStream:
         self._consumer = consumer
         self._together = together
         self._limits = {"max_fields": max_fields, "max_raw": max_raw, "max_dead": max_dead}
+        # In a partition the gate notes what is to be copied.
+        self._touched = [keys.TOUCHED] if namespace_of(client) else []
 
     async def ensure_group(self) -> Created | None:
         """Create stream and group where missing (see `lua/group_ensure.lua`); None when they are there."""
@@ -326,6 +329,7 @@ class EventStream:
             "alerts": [
                 [a.alert_id, a.cooldown_seconds, a.at_ms, a.burst_limit if a.burst_key else 0] for a in batch.alerts
             ],
+            **({"touched": True} if self._touched else {}),
             **self._limits,
         }
         reply = await scripts.run(
@@ -344,6 +348,7 @@ class EventStream:
                 *experiment_keys,
                 *[name for a in batch.alerts for name in (a.cooldown_key, a.burst_key or a.cooldown_key)],
                 *window_keys,
+                *self._touched,
             ],
             [
                 keys.GROUP,

@@ -8,10 +8,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from redis.asyncio import Connection
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError, RedisError  # noqa: A004 - what redis-py raises here
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from redis_agent.store.address import HostPort
 
@@ -169,15 +171,42 @@ class Topology:
             yield self._to_ask.pop(0)
 
     async def _ask(self, address: HostPort) -> list[Node]:
+        try:
+            reply: bytes = await self._command(address, "CLUSTER", "NODES")
+            return read_nodes(reply.decode("utf-8", "replace"), address, hostnames=self._hostnames)
+        except (RedisError, OSError, ValueError):
+            return []
+
+    async def subscribers(self, channel: str) -> int:
+        """How many subscribe to a channel on all nodes together, as far as these answer.
+
+        Raises:
+            RedisError: a node refuses to say.
+        """
+        if not self._nodes:
+            await self.refresh()
+        counts = await asyncio.gather(*(self._subscribers(node, channel) for node in self._nodes if not node.failed))
+        return sum(counts)
+
+    async def _subscribers(self, node: Node, channel: str) -> int:
+        try:
+            _, count = await self._command(node.address, "PUBSUB", "NUMSUB", channel)
+            return int(count)
+        except (ConnectionError, RedisTimeout, OSError):
+            return 0  # whoever listened there hears nothing
+
+    async def _command(self, address: HostPort, *command: str) -> Any:
+        """Run one command on one node, on a connection of its own.
+
+        Raises:
+            RedisError, OSError: it does not answer, or refuses.
+        """
         connection = self.connect(address)
         try:
             async with asyncio.timeout(NODE_TIMEOUT_SECONDS):
                 await connection.connect()
-                await connection.send_command("CLUSTER", "NODES")
-                reply: bytes = await connection.read_response()
-            return read_nodes(reply.decode("utf-8", "replace"), address, hostnames=self._hostnames)
-        except (RedisError, OSError, ValueError):
-            return []
+                await connection.send_command(*command)
+                return await connection.read_response()
         finally:
             with contextlib.suppress(RedisError, OSError):
                 await connection.disconnect(nowait=True)

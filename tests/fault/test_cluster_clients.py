@@ -55,8 +55,8 @@ async def while_counting(partition: Partition, do: Callable[[], Awaitable[object
     await do()
     reached = await count_of(partition)
 
-    async def further() -> None:
-        assert await count_of(partition) > reached
+    async def further() -> bool:
+        return await count_of(partition) > reached
 
     await eventually(further, 10)
     over.set()

@@ -23,6 +23,10 @@ NOT_SENT = {
     "dead_letter_replay": "a command: tests/store/test_scripts.py",
     "replay_snapshot": "a command that only reads",
     "bridge_node": "only in a cluster: tests/fault/test_cluster.py",
+    **dict.fromkeys(
+        ("projection_read", "projection_done", "project_aggregate", "project_list"),
+        "only where there is more than one partition: tests/store/test_projections.py",
+    ),
     "partitions": "only where there is more than one: tests/store/test_partitions.py",
     "llm_admit": "there is no key here; a call that was admitted and not made is one less in its minute, no more",
     "llm_settle": "there is no key here; an outcome counted twice opens a circuit sooner, or adds tokens to a count",

@@ -38,6 +38,7 @@ from redis_agent.store.outbox import (
     StateChange,
 )
 from redis_agent.store.partitions import record
+from redis_agent.store.projections import Projections
 from redis_agent.store.spending import Spending
 from redis_agent.store.stream import Applied, Batch, EventStream, ExperimentUpdate
 from tests.mirrors import mirror_of
@@ -182,6 +183,8 @@ async def run_every_wrapper(raw: Redis) -> None:
     assert (await Inspection(raw).snapshot(["e"], with_unapplied=True)).delivered == entry.id
     assert await record(raw, 8, state=[keys.OWNERS]) == 8
     assert await agree_on_node(raw, before="", wanted="a") == "a"
+    await raw.hset(keys.TOUCHED, "e", "1")
+    assert await Projections(raw, raw, max_raw=10).project(["e"]) == {"e"}
 
 
 async def test_flushed_script_cache_costs_nothing_but_a_round_trip(raw: Redis) -> None:

@@ -10,6 +10,7 @@
 --       then for each experiment: aggregate, raw_events, fold_state,
 --       then for each alert: cooldown, burst
 --       then the windows of each experiment
+--       then in a partition: touched
 -- ARGV: group, consumer, n, id * n (ascending), 'JUSTID', plan, then the blobs the plan names in its order:
 --       raw events of each experiment, data of each dead letter, data of each alert
 -- plan (JSON): {
@@ -21,6 +22,7 @@
 --   dead: [[index of the id, reason, deliveries, at_ms, 1 if readable]...],
 --   alerts: [[alert_id, cooldown_seconds, at_ms, burst_limit (0 for none)]...],
 --   contiguous: whether the batch is every entry of the stream from its first to its last id,
+--   touched: whether the experiments are noted as touched,
 --   max_fields, max_raw, max_dead}     numbers as text where they may be fractions
 -- returns: {'applied', aggregates, refused, alerts, unwritten}: for each experiment its aggregate as field, value...;
 --            refused: [experiment number, name]... beyond max_fields; for each alert 1 if raised, else 0;
@@ -421,6 +423,11 @@ for e, change in ipairs(plan.experiments) do
 end
 if #touched > 0 then
   redis.call('ZADD', INDEX, 'GT', unpack(touched))
+end
+if plan.touched then
+  for _, change in ipairs(plan.experiments) do
+    redis.pcall('HINCRBY', KEYS[#KEYS], change.id, 1)
+  end
 end
 for _, entry in ipairs(refused) do
   local fold_state, field = writes[entry[1]].fold_state, 'refused:' .. entry[2]

@@ -2,8 +2,11 @@
 -- Publish one alert of the outbox and ack it when somebody received it; or be done with it because nobody listened for
 -- too long, or because a newer summary says what it says, or somebody muted it. Sent again after a lost reply, it finds the entry acked and
 -- publishes nothing. Also while the server is out of memory: what it writes does not grow.
+-- In a cluster PUBLISH counts the subscribers of this node alone; so there the caller has counted those of all nodes, and
+-- without any nothing is published. Elsewhere heard_by is ''.
+-- Replaceable is '1' for a periodic summary.
 -- KEYS: lease, outbox, floor, undelivered, newest_summary, account, silence, silence_of_type
--- ARGV: lease_value, group, entry_id, channel, payload, ttl_ms, replaceable ('1' for a periodic summary)
+-- ARGV: lease_value, group, entry_id, channel, payload, ttl_ms, replaceable, heard_by
 -- returns: receivers (> 0: delivered and acked; 0: nobody listened, nothing changed),
 --          -1 when the entry is no longer pending, -2 when the lease is not ours,
 --          -3 given up after ttl_ms without a receiver, -4 superseded by a newer summary (both acked and marked),
@@ -49,7 +52,10 @@ if type(muted) == 'number' and muted > 0 then
   return -5
 end
 
-local receivers = redis.call('PUBLISH', ARGV[4], ARGV[5])
+local receivers = tonumber(ARGV[8])
+if receivers ~= 0 then
+  receivers = math.max(receivers or 0, redis.call('PUBLISH', ARGV[4], ARGV[5]))
+end
 if receivers > 0 then
   done()
   return receivers

@@ -1,13 +1,17 @@
 #!lua
 -- Write derived metrics beside the sums they were computed from, unless the sums have moved on since
 -- (whoever moved them writes newer ones).
--- KEYS: aggregate of each experiment
+-- KEYS: aggregate of each experiment; in a partition touched before them
 -- ARGV: for each experiment: events_total seen, number of fields to set, (field, value)..., number of
---       fields to remove, field...
+--       fields to remove, field...; in a partition before that '>', and the id of each experiment
 -- returns: how many experiments were written
 -- cost: O(N) for N fields
-local written, arg = 0, 1
-for n = 1, #KEYS do
+local written, arg, first = 0, 1, 1
+if ARGV[1] == '>' then
+  first = 2
+  arg = #KEYS + 1
+end
+for n = first, #KEYS do
   local seen, sets = ARGV[arg], tonumber(ARGV[arg + 1])
   local first_set = arg + 2
   local removes = tonumber(ARGV[first_set + 2 * sets])
@@ -21,6 +25,9 @@ for n = 1, #KEYS do
     end
     for from = first_remove, arg - 1, 2000 do
       redis.call('HDEL', KEYS[n], unpack(ARGV, from, math.min(from + 1999, arg - 1)))
+    end
+    if first == 2 then
+      redis.pcall('HINCRBY', KEYS[1], ARGV[n], 1)
     end
     written = written + 1
   end
