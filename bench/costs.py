@@ -50,8 +50,20 @@ def main() -> int:
     """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench.costs", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the figures as JSON")
+    parser.add_argument(
+        "--only", action="append", choices=SECTIONS, help="measure this part (repeatable); the file keeps the others"
+    )
     options = parser.parse_args()
-    figures = asyncio.run(measure())
+    figures: dict[str, Any] = {}
+    if options.only and options.json is not None and options.json.exists():
+        figures = json.loads(options.json.read_text("utf-8"))
+    figures["machine"] = describe(find_server_binary())
+    sections = figures["sections"] = dict(figures.get("sections", {}))
+    for section in options.only or SECTIONS:
+        _say(section)
+        # How busy the machine was before: whoever reads the figures wants to know.
+        sections[section] = {"date": time.strftime("%Y-%m-%d"), "load_before": round(os.getloadavg()[0], 1)}
+        figures |= asyncio.run(SECTIONS[section]())
     text = json.dumps(figures, indent=2)
     print(text)
     if options.json is not None:
@@ -59,35 +71,43 @@ def main() -> int:
     return 0
 
 
-async def measure() -> dict[str, Any]:
-    """Every figure, by name; microseconds of CPU unless it says otherwise."""
-    sample = list(events(Workload("publish", 500, _FEW)))
-    figures: dict[str, Any] = {
-        "machine": describe(find_server_binary()),
-        "load_before": round(os.getloadavg()[0], 1),
+async def _bus() -> dict[str, Any]:
+    sample = _sample()
+    return {
         "event_bytes": round(sum(map(len, sample)) / len(sample)),
+        "publish": [await _published(nodes, sample) for nodes in _NODES],
+        "spublish": await _sharded(sample),
     }
-    _say("PUBLISH in clusters")
-    figures["publish"] = [await _published(nodes, sample) for nodes in _NODES]
-    _say("SPUBLISH in a cluster")
-    figures["spublish"] = await _sharded(sample)
-    _say("subscribers")
-    figures["subscribers"] = [await _heard(count, sample) for count in (0, 1, 2)]
+
+
+async def _listeners() -> dict[str, Any]:
+    return {"subscribers": [await _heard(count, _sample()) for count in (0, 1, 2)]}
+
+
+async def _agent() -> dict[str, Any]:
+    sample = _sample()
     with ExitStack() as stack:
         server = stack.enter_context(EmbeddedServer())
         replica = stack.enter_context(EmbeddedServer(config={"replicaof": f"127.0.0.1 {server.port}"}))
         pair = Pair(server, replica)
-        figures["replicated_publish"] = _replicated(pair, sample)
-        figures["publish_at_once"] = _replicated(pair, sample, at_once=_AT_ONCE)
-        _say("bridges")
-        figures["bridges"] = [_bridged(pair, count, sample) for count in (1, 2)]
-        _say("a worker")
-        figures["worker"] = [_worked(pair, experiments) for experiments in (_FEW, _MANY)]
-        _say("the whole way")
-        figures["whole"] = _whole(pair, sample)
-    _say("partitions")
-    figures["partitions"] = await partitions.measure()
-    return figures
+        return {
+            "replicated_publish": _replicated(pair, sample),
+            "publish_at_once": _replicated(pair, sample, at_once=_AT_ONCE),
+            "bridges": [_bridged(pair, count, sample) for count in (1, 2)],
+            "worker": [_worked(pair, experiments) for experiments in (_FEW, _MANY)],
+            "whole": _whole(pair, sample),
+        }
+
+
+async def _partitions() -> dict[str, Any]:
+    return {"partitions": await partitions.measure()}
+
+
+SECTIONS = {"bus": _bus, "listeners": _listeners, "agent": _agent, "partitions": _partitions}
+
+
+def _sample() -> list[bytes]:
+    return list(events(Workload("publish", 500, _FEW)))
 
 
 # What publishing costs
@@ -212,7 +232,7 @@ class Pair:
 
     def bytes(self) -> dict[str, int]:
         """What the server has read and sent so far; to replicas apart."""
-        facts: dict[str, int] = self.client.info("stats")  # type: ignore[assignment]
+        facts: dict[str, int] = self.client.info("stats")
         names = ("total_net_input_bytes", "total_net_output_bytes", "total_net_repl_output_bytes")
         return {name: int(facts[name]) for name in names}
 

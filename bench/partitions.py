@@ -32,9 +32,9 @@ PARTITIONS = 6
 _PRIMARIES = (1, 2, 3)
 _EXPERIMENTS = 120
 _EVENTS = 120_000
-_PUBLISHED = 30_000
+_PUBLISHED = 60_000
 _AT_ONCE = 20
-_ROUNDS = 3
+_ROUNDS = 4
 # A look asks every partition, which costs the servers something, too.
 _LOOK_SECONDS = 0.05
 _NODE_TIMEOUT_MS = 15_000
@@ -167,11 +167,11 @@ async def _bridged(site: Site) -> list[dict[str, Any]]:
 
 
 def _in_step(site: Site) -> int:
-    return min(int(p.client.zcard(p.namespace + keys.BRIDGE_READY)) for p in site.partitions)  # type: ignore[arg-type]
+    return min(int(p.client.zcard(p.namespace + keys.BRIDGE_READY)) for p in site.partitions)
 
 
 def _written(site: Site) -> int:
-    return sum(int(p.client.xlen(p.namespace + keys.STREAM)) for p in site.partitions)  # type: ignore[arg-type]
+    return sum(int(p.client.xlen(p.namespace + keys.STREAM)) for p in site.partitions)
 
 
 def table(figures: dict[str, Any]) -> list[str]:

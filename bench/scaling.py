@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.partitions import table as partitions_table
+
 FIGURES = Path(__file__).resolve().parent.parent / "docs" / "scaling.json"
 PAGE = FIGURES.with_suffix(".md")
 BEGIN, END = "<!-- python -m bench.scaling --write -->", "<!-- end -->"
@@ -95,8 +97,8 @@ class Costs:
         hear = max(0.0, (heard[-1]["server_us"] - heard[0]["server_us"]) / heard[-1]["subscribers"])
         at_once = figures["publish_at_once"]
         whole = figures["whole"]
-        runs, few = figures["partitions"]["runs"], figures["worker"][0]
-        alone_routed, both_routed = (row["bridges_us"] for row in runs[0]["bridges"])
+        cluster, few = figures["partitions"]["runs"][-1], figures["worker"][0]
+        alone_routed, both_routed = (row["bridges_us"] for row in cluster["bridges"])
         return cls(
             publish=alone["publisher_us"],
             hear=hear,
@@ -113,8 +115,8 @@ class Costs:
             apply_at_replica=worker["replica_us"],
             worker=worker["worker_us"],
             route=max(0.0, both_routed - alone_routed - two["follower_us"]),
-            partition_server=max(0.0, max(sum(run["servers_us"]) for run in runs) - few["server_us"]),
-            partition_worker=max(0.0, max(run["worker_us"] for run in runs) - few["worker_us"]),
+            partition_server=max(0.0, sum(cluster["servers_us"]) - few["server_us"]),
+            partition_worker=max(0.0, cluster["worker_us"] - few["worker_us"]),
             publisher=whole["publisher_us"],
             publish_at_once=at_once["server_us"],
             publish_at_once_to_replica=at_once["replica_us"],
@@ -207,7 +209,7 @@ def limit(way: str, costs: Costs, assumed: Assumptions) -> tuple[int, str]:
     return (good, end.busiest[0]) if end is not None else (0, "everybody")
 
 
-def _one_server(per_second: int, costs: Costs, assumed: Assumptions) -> Plan | None:
+def _one_server(per_second: int, costs: Costs, assumed: Assumptions) -> Plan:
     """One primary, its replicas, bridges of which one writes, and workers."""
     loads = {
         "server": per_second * (costs.publish + assumed.bridges * costs.hear + costs.write + costs.apply),
@@ -319,13 +321,68 @@ def on_this_machine(costs: Costs, cores: float) -> float:
 # What is printed
 
 
+def report(per_second: int, figures: dict[str, Any], assumed: Assumptions) -> Iterator[str]:
+    """All tables, in Markdown."""
+    yield from ("Microseconds of CPU that one event costs:", "", *_costs(figures), "")
+    yield from ("How far each way goes:", "", *limits(figures, assumed), "")
+    few = figures["worker"][0]["experiments"]
+    yield from (f"Cores (primaries among them), {few} experiments in a stream:", "", *ladder(figures, assumed), "")
+    yield from (f"{per_second:,} events a second:", "", *table(per_second, figures, assumed), "")
+    yield from ("The model and a measured point:", "", *_check(figures), "")
+    yield from ("Six partitions on this machine:", "", *partitions_table(figures["partitions"]), "")
+    yield from ("Where the figures are from:", "", *_origin(figures))
+
+
+def _costs(figures: dict[str, Any]) -> Iterator[str]:
+    rows = [(row["experiments"], Costs.measured(figures, experiments=row["experiments"])) for row in figures["worker"]]
+    _, c = rows[0]
+    yield "| what | at the server | at its replica | at the agent's process |"
+    yield "|---|---|---|---|"
+    yield f"| `PUBLISH` by a service that waits for each answer | {c.publish:.1f} | {c.publish_to_replica:.1f} | |"
+    yield f"| `PUBLISH`, twenty at a time | {c.publish_at_once:.1f} | {c.publish_at_once_to_replica:.1f} | |"
+    yield f"| each other node of a cluster, for `PUBLISH` | {c.bus_send:.1f} | {c.bus_receive:.1f} (that node) | |"
+    yield f"| `SPUBLISH`, as the first | {c.publish_sharded:.1f} | {c.receive_sharded:.1f} | |"
+    yield f"| each bridge that hears it | {c.hear:.1f} | | {c.bridge_hear:.1f} |"
+    yield f"| the same, to tell which partition's it is | | | {c.route:.1f} |"
+    yield f"| the bridge's write | {c.write:.1f} | {c.write_at_replica:.1f} | {c.bridge_write:.1f} |"
+    for experiments, costs in rows:
+        yield (
+            f"| reading and the gate, {experiments} experiments in a stream | {costs.apply:.1f} "
+            f"| {costs.apply_at_replica:.1f} | {costs.worker:.1f} |"
+        )
+    yield f"| what partitions add to that | {c.partition_server:.1f} | | {c.partition_worker:.1f} |"
+
+
+def _check(figures: dict[str, Any]) -> Iterator[str]:
+    whole = figures["whole"]
+    costs = Costs.measured(figures, experiments=whole["experiments"])
+    cores = figures["machine"]["cores"] - (whole["others_cores"] or 0.0)
+    yield "| cores that others left | predicted, events/s | measured | server, us | bridge, us | worker, us |"
+    yield "|---|---|---|---|---|---|"
+    yield (
+        f"| {cores:.1f} of {figures['machine']['cores']} | {on_this_machine(costs, cores):,.0f} "
+        f"| {whole['per_second']:,} | {whole['server_us']:.1f} | {whole['bridge_us']:.1f} | {whole['worker_us']:.1f} |"
+    )
+
+
+def _origin(figures: dict[str, Any]) -> Iterator[str]:
+    machine = figures["machine"]
+    yield (
+        f"{machine['cores']} cores, {machine['cpu']}; {machine['server']}; Python {machine['python']}; events of "
+        f"{figures['event_bytes']} bytes, {figures['publish'][-1]['bus_bytes']:.0f} on the bus."
+    )
+    for section, about in figures["sections"].items():
+        yield f"`{section}` measured on {about['date']} at a load of {about['load_before']} before it began."
+
+
 def limits(figures: dict[str, Any], assumed: Assumptions) -> Iterator[str]:
     """How far each way goes, and who is in its way."""
     yield "| way | experiments in a stream | goes to, events/s | where it ends |"
     yield "|---|---|---|---|"
     for way, experiments, costs in _rows(figures):
         rate, who = limit(way, costs, assumed)
-        yield f"| {way} | {experiments} | {'over ' if rate == FURTHEST else ''}{rate:,} | the {who} |"
+        end = f"no end up to {rate:,} |" if rate == FURTHEST else f"{rate:,} | the {who}"
+        yield f"| {way} | {experiments} | {end} |"
 
 
 def ladder(figures: dict[str, Any], assumed: Assumptions) -> Iterator[str]:
@@ -376,19 +433,7 @@ def main() -> int:
     options = parser.parse_args()
     figures = json.loads(options.figures.read_text("utf-8"))
     assumed = Assumptions(busy=options.busy, core_hour=options.core_hour, gigabyte_hour=options.gigabyte_hour)
-    lines = [
-        "How far each way goes:",
-        "",
-        *limits(figures, assumed),
-        "",
-        f"Cores (primaries among them), {figures['worker'][0]['experiments']} experiments in a stream:",
-        "",
-        *ladder(figures, assumed),
-        "",
-        f"{options.events:,} events a second:",
-        "",
-        *table(options.events, figures, assumed),
-    ]
+    lines = list(report(options.events, figures, assumed))
     if options.write:
         before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
         PAGE.write_text(before + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + rest.partition(END)[2], "utf-8")
