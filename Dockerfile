@@ -8,8 +8,9 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /build
 RUN python -m venv --without-pip /opt/redis-agent
 # Before the sources: these change seldom, and Docker remembers the layer.
-COPY requirements/runtime.txt requirements/build.txt requirements/
-RUN pip --python /opt/redis-agent/bin/python install --require-hashes --only-binary :all: -r requirements/runtime.txt
+# With what traces (docs/tracing.md): 9 MB, of use only where OpenTelemetry's variables ask for it.
+COPY requirements/tracing.txt requirements/build.txt requirements/
+RUN pip --python /opt/redis-agent/bin/python install --require-hashes --only-binary :all: -r requirements/tracing.txt
 RUN pip install --require-hashes --only-binary :all: -r requirements/build.txt
 COPY LICENSE README.md pyproject.toml ./
 COPY redis_agent redis_agent

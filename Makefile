@@ -48,8 +48,8 @@ $(READY): requirements/dev.txt pyproject.toml
 run: $(READY) ## the demo: a private server, all roles, four experiments, live
 	@$(BIN)/redis-agent demo $(ARGS)
 
-test: $(READY) ## every test but the long fault runs
-	@$(BIN)/python -m pytest -m "not fault" $(ARGS)
+test: $(READY) ## every test but the long fault runs; side by side, ARGS="-n 0" one after the other
+	@$(BIN)/python -m pytest -m "not fault" -n auto --dist worksteal $(ARGS)
 
 lint: $(READY) ## style, layers, and that generated pages are up to date
 	@$(BIN)/ruff check .
@@ -105,7 +105,8 @@ lock: $(READY) ## resolve and pin the requirements anew
 	@test -x $(LOCK_VENV)/bin/uv || $(BIN)/python -m venv $(LOCK_VENV)
 	@$(LOCK_VENV)/bin/python -m pip install -qq --disable-pip-version-check uv==$(UV_VERSION)
 	@$(LOCK) pyproject.toml --output-file requirements/runtime.txt
-	@$(LOCK) pyproject.toml --all-extras --constraint requirements/runtime.txt --output-file requirements/dev.txt
+	@$(LOCK) pyproject.toml --extra tracing --constraint requirements/runtime.txt --output-file requirements/tracing.txt
+	@$(LOCK) pyproject.toml --all-extras --constraint requirements/tracing.txt --output-file requirements/dev.txt
 	@$(LOCK) --group pyproject.toml:bench --constraint requirements/dev.txt --output-file requirements/bench.txt
 	@$(LOCK) --group pyproject.toml:build --constraint requirements/dev.txt --output-file requirements/build.txt
 	@echo "requirements/ is up to date; make setup installs it"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from redis_agent.clock import iso_from_ms, stream_id
+from redis_agent.clock import iso_from_ms
 from redis_agent.events import MetricEvent
 from redis_agent.windows import MINUTE_MS, NO_WINDOWS, Retention, Window
 
@@ -22,6 +22,10 @@ def sum_units(value: int | float) -> int:
     """A gauge's value in units of 1e-12, rounded half to even; exact for up to 12 decimals."""
     if type(value) is int:
         return int(value) * _ONE
+    # A double this small, scaled, is off by less than a quarter of a unit: near a whole number that is the one.
+    units = value * 1e12
+    if -1e15 < units < 1e15 and abs(units - (nearest := round(units))) < 0.25:
+        return nearest
     scaled = Decimal(repr(value)).scaleb(SUM_PLACES)
     return int(scaled.to_integral_value(ROUND_HALF_EVEN))
 
@@ -54,7 +58,9 @@ def events_total(aggregate: Mapping[str, str]) -> int:
 
 def later_id(a: str, b: str) -> bool:
     """Whether stream id `a` is after `b`."""
-    return stream_id(a) > stream_id(b)
+    a_ms, _, a_seq = a.partition("-")
+    b_ms, _, b_seq = b.partition("-")
+    return int(a_seq or 0) > int(b_seq or 0) if a_ms == b_ms else int(a_ms) > int(b_ms)
 
 
 @dataclass(slots=True)
@@ -94,11 +100,12 @@ class Sums:
 
     def count(self, event: MetricEvent, entry_id: str) -> None:
         """Add one event's numbers."""
+        _, name, times, gauges, _, _ = event
         self.events += 1
-        name = event.name
         if name is not None:
-            self.counters[name] = self.counters.get(name, 0) + event.times
-        for gauge, value in event.gauges:
+            counters = self.counters
+            counters[name] = counters.get(name, 0) + times
+        for gauge, value in gauges:
             self._add_gauge(gauge, value, entry_id)
 
     def _add_gauge(self, name: str, value: int | float, entry_id: str) -> None:
@@ -111,8 +118,10 @@ class Sums:
             known.latest, known.latest_id = value, entry_id
         known.units += sum_units(value)
         known.samples += 1
-        known.low = min(known.low, value)
-        known.high = max(known.high, value)
+        if value < known.low:
+            known.low = value
+        elif value > known.high:
+            known.high = value
 
     def copied(self) -> "Sums":
         """The same sums, to go on apart."""
@@ -157,16 +166,16 @@ class ExperimentChange(Sums):
     minute: int = 0
     minutes: dict[int, Sums] = field(default_factory=dict)
 
-    def add(self, event: MetricEvent, *, entry_id: str, at_ms: int, window_ms: int | None = None) -> None:
+    def add(self, event: MetricEvent, entry_id: str, at_ms: int, window_ms: int) -> None:
         """Fold one event in.
 
         Args:
             event: the event.
             entry_id: of the stream entry that carries it.
             at_ms: when the bridge received it.
-            window_ms: the time that says in which windows it counts; `at_ms` unless given.
+            window_ms: the time that says in which windows it counts.
         """
-        minute = (at_ms if window_ms is None else window_ms) // MINUTE_MS
+        minute = window_ms // MINUTE_MS
         if self.events == 0:
             self.first_ms = self.last_ms = at_ms
             self.minute = minute
@@ -204,7 +213,7 @@ class ExperimentChange(Sums):
             "first": iso_from_ms(self.first_ms),
             "last": iso_from_ms(self.last_ms),
             "last_ms": self.last_ms,
-            "counters": [[name, str(count)] for name, count in self.counters.items()],
+            "counters": [part for name, count in self.counters.items() for part in (f"{name}_count", str(count))],
             "gauges": [
                 [
                     name,
@@ -225,7 +234,7 @@ class ExperimentChange(Sums):
         gauges = {name: n for n, name in enumerate(self.gauges, 1)}
         return [
             str(sums.events),
-            [[counters[name], str(count)] for name, count in sums.counters.items()],
+            [part for name, count in sums.counters.items() for part in (counters[name], str(count))],
             [
                 [gauges[name], units_text(g.units), str(g.samples), number_text(g.low), number_text(g.high)]
                 for name, g in sums.gauges.items()
@@ -248,8 +257,7 @@ def fold(
         if change is None:
             change = changes[event.experiment_id] = ExperimentChange(experiment_id=event.experiment_id)
         own_ms = event.own_ms
-        window_ms = at_ms if own_ms is None else retention.moment_ms(own_ms, at_ms)
-        change.add(event, entry_id=entry_id, at_ms=at_ms, window_ms=window_ms)
+        change.add(event, entry_id, at_ms, at_ms if own_ms is None else retention.moment_ms(own_ms, at_ms))
     return changes
 
 

@@ -80,6 +80,7 @@ from redis_agent.store.windows import Windows
 from redis_agent.summaries import Digests, Rhythm, Sources, Summaries, daily_at
 from redis_agent.telemetry import Level, Liveness, Telemetry
 from redis_agent.telling import Teller
+from redis_agent.tracing import OFF, Tracing
 from redis_agent.translating import Translating
 from redis_agent.watch import Watch
 from redis_agent.windows import Retention
@@ -93,6 +94,8 @@ Run = Callable[[asyncio.Event], Awaitable[None]]
 
 # Definitions are not looked at more often than this, however short they are remembered.
 _WATCH_SECONDS = 1.0
+# What is traced is exported at the end for so long at the most.
+_EXPORT_SECONDS = 2.0
 # The page reads definitions again after so long at the least.
 _PAGE_DEFINITIONS_SECONDS = 5.0
 # A process that gave no sign of life for so long, or for a lease time, has no share of the partitions any more.
@@ -116,6 +119,7 @@ class Parts:
         durability: what counts as written, applied and ready to be delivered.
         catalogue: the experiments as they are defined.
         asker: words analyses and summaries, where it can.
+        tracing: of events, where that is asked for.
     """
 
     settings: Settings
@@ -130,6 +134,7 @@ class Parts:
     telemetry: Telemetry
     liveness: Liveness
     clock: Clock
+    tracing: Tracing
 
 
 async def run(settings: Settings, *, roles: frozenset[str], stop: asyncio.Event | None = None) -> int:
@@ -201,6 +206,7 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
         telemetry=telemetry,
         liveness=Liveness(),
         clock=Clock(),
+        tracing=tracing_of(settings, name),
     )
 
 
@@ -225,6 +231,30 @@ def _apart(parts: Parts, partition: Partition) -> Parts:
         telemetry=telemetry,
         liveness=parts.liveness.apart(f"of partition {partition.number}"),
     )
+
+
+def tracing_of(settings: Settings, name: str) -> Tracing:
+    """What traces events; where it is asked for and cannot be had, that is said, and the agent runs without."""
+    if not settings.asks_for_traces:
+        return OFF
+    logger = log.get("tracing")
+    if settings.trace_fault:
+        logger.warning("not_traced", why=settings.trace_fault)
+        return OFF
+    try:
+        from redis_agent.otel import OpenTelemetry  # noqa: PLC0415 - heavy, optional, and seldom asked for
+
+        return OpenTelemetry(
+            instance=name,
+            channel=settings.orchestrator_channel,
+            per_second=None if settings.otel_traces_sampler else settings.traces_per_second,
+        )
+    except ImportError as error:
+        remedy = "pip install 'redis-agent[tracing]', or unset the variables of OpenTelemetry that ask for traces"
+        logger.warning("not_traced", why=f"OpenTelemetry is not installed: {error}", remedy=remedy)
+    except Exception as error:  # noqa: BLE001 - of the SDK, about its variables: they must not stop the agent
+        logger.warning("not_traced", why=f"OpenTelemetry cannot be set up: {type(error).__name__}")
+    return OFF
 
 
 def asker_of(settings: Settings, client: Redis, telemetry: Telemetry) -> Asker:
@@ -388,12 +418,15 @@ async def _run_until_stopped(
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
+    until = asyncio.get_running_loop().time() + parts.settings.shutdown_seconds
     done, _ = await asyncio.wait({running}, timeout=parts.settings.shutdown_seconds)
     if not done:
         log.get("app").error("drain_too_long", seconds=parts.settings.shutdown_seconds)
         running.cancel()
         await asyncio.wait({running}, timeout=_CANCEL_SECONDS)
         return 1
+    left = until - asyncio.get_running_loop().time()
+    await parts.tracing.close(min(_EXPORT_SECONDS, max(0.0, left)))
     running.result()
     return 0
 
@@ -500,6 +533,7 @@ def _share(parts: Parts, *, buffer_bytes: int) -> Share:
             leadership=leadership,
             telemetry=parts.telemetry,
             batch_size=parts.settings.batch_size,
+            tracing=parts.tracing,
         ),
         telemetry=parts.telemetry,
         liveness=parts.liveness,
@@ -517,6 +551,7 @@ def _judge(parts: Parts) -> Judge:
             clock=parts.clock,
             policy=_policy(settings),
             notify_cleared=settings.notify_cleared,
+            tracing=parts.tracing,
         ),
         telemetry=parts.telemetry,
         liveness=parts.liveness,
@@ -527,6 +562,7 @@ def _judge(parts: Parts) -> Judge:
             max_fields=settings.max_fields,
         ),
         maturity=Maturity(Windows(parts.client), parts.clock, settings.maturity_seconds),
+        tracing=parts.tracing,
     )
 
 
@@ -571,6 +607,7 @@ def _worker(parts: Parts) -> Worker:
         cooldown_seconds=settings.alert_cooldown_seconds,
         max_error_alerts=settings.max_error_alerts,
         retention=Retention(settings.window_minutes_ttl_seconds, settings.window_hours_ttl_seconds),
+        tracing=parts.tracing,
     )
     return Worker(
         stream=stream,
@@ -621,6 +658,7 @@ def _dispatcher(parts: Parts) -> Dispatcher:
             source=delivery,
             clock=parts.clock,
             deadline_seconds=settings.analysis_deadline_seconds,
+            tracing=parts.tracing,
         ),
         durability=parts.durability,
         leadership=_leadership(
@@ -630,6 +668,7 @@ def _dispatcher(parts: Parts) -> Dispatcher:
         liveness=parts.liveness,
         clock=parts.clock,
         ttl_seconds=settings.alert_delivery_ttl_seconds,
+        tracing=parts.tracing,
     )
 
 

@@ -17,6 +17,7 @@ from redis_agent.store import keys
 from redis_agent.store.lease import Leadership
 from redis_agent.store.mirror import DeafError, Mirror
 from redis_agent.telemetry import Telemetry
+from redis_agent.tracing import OFF, Receipts, Tracing
 
 # One batch holds the server up for about this many bytes at most.
 BATCH_BYTES = 1_048_576
@@ -119,6 +120,7 @@ class Terms:
         tenure: the bridge's lease.
         leadership: of that lease.
         batch_size: events written at once, at most.
+        tracing: where the traces of events begin.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Terms:
         leadership: Leadership,
         telemetry: Telemetry,
         batch_size: int,
+        tracing: Tracing = OFF,
     ) -> None:
         self._mirror = mirror
         self._lockstep = lockstep
@@ -137,6 +140,7 @@ class Terms:
         self._leadership = leadership
         self._telemetry = telemetry
         self._batch_size = batch_size
+        self._receipts = Receipts(tracing)
         self._log = log.get("bridge")
         self.arrived = asyncio.Event()
         self._term: str | None = None
@@ -250,6 +254,7 @@ class Terms:
         if self._term is not None:
             self._term = None
             self._lockstep.end_term()
+            self._receipts.forget()
             self._following = False
         if not self._following and self._leadership.held_by_other:
             self._following = True
@@ -277,13 +282,15 @@ class Terms:
             self._waiting_since = self._now()
         epoch = self._lockstep.numbering
         confirmed = self._lockstep.written if self._mirror.waits else None
-        result = await self._mirror.write(lease, epoch=epoch, batch=batch, confirmed=confirmed)
+        traces = self._receipts.contexts(epoch, batch.first, batch.events)
+        result = await self._mirror.write(lease, epoch=epoch, batch=batch, confirmed=confirmed, traces=traces)
         if result.outcome == "fenced":
             self._lose("fenced")
         elif result.outcome == "hole":
             await self._renumber(lease, gap_ms=None)
         else:
             self._telemetry.bridge_written.inc(len(batch.events))
+            self._receipts.written(result.position)
             self._wrote(result.position)
             self._waiting_since = None
         return False

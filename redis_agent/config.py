@@ -170,7 +170,11 @@ class Settings(BaseSettings):
     # --- Worker -----------------------------------------------------------------------
 
     batch_size: Annotated[int, Variable(unit="events")] = Field(
-        500, ge=1, le=2_000, description="The most events that a worker reads and applies at once."
+        2_000,
+        ge=1,
+        le=4_000,
+        description="The most events that a worker reads and applies, or a bridge writes, at once. A worker comes to "
+        "it only with a backlog, and above 500 only while a batch keeps the server busy for less than about 20 ms.",
     )
     batch_bytes: Annotated[int, Variable(unit="bytes")] = Field(
         8_388_608,
@@ -466,6 +470,41 @@ class Settings(BaseSettings):
         description="`text` for people, `json` for programs; `auto` is text on a terminal and JSON elsewhere.",
     )
 
+    # --- Traces -----------------------------------------------------------------------
+
+    traces_per_second: Annotated[float, Variable(unit="traces")] = Field(
+        10.0,
+        ge=0,
+        le=10_000,
+        description="How many traces a process begins in a second, at most, while `OTEL_TRACES_SAMPLER` is not set "
+        "(docs/tracing.md).",
+    )
+    otel_traces_exporter: Annotated[str, Variable("OTEL_TRACES_EXPORTER", form="otlp or none")] = Field(
+        "",
+        description="`otlp` exports traces; so does a collector's address below, unless this is `none`. With any other "
+        "value nothing is traced, and that is said at the start.",
+    )
+    otel_exporter_otlp_endpoint: Annotated[
+        str, Variable("OTEL_EXPORTER_OTLP_ENDPOINT", form="a URL, of which `/v1/traces` is asked")
+    ] = Field("", repr=False, description="The collector that traces are exported to.")
+    otel_exporter_otlp_traces_endpoint: Annotated[
+        str, Variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", form="a URL, whole")
+    ] = Field("", repr=False, description="The same, for traces alone.")
+    otel_exporter_otlp_protocol: Annotated[
+        str, Variable("OTEL_EXPORTER_OTLP_PROTOCOL", form="http/protobuf; with another nothing is traced")
+    ] = Field("", description="What the collector speaks there.")
+    otel_exporter_otlp_traces_protocol: Annotated[
+        str, Variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", form="http/protobuf; with another nothing is traced")
+    ] = Field("", description="The same, for traces alone.")
+    otel_traces_sampler: Annotated[str, Variable("OTEL_TRACES_SAMPLER", form="a sampler of OpenTelemetry")] = Field(
+        "",
+        description="Which events are traced, with `OTEL_TRACES_SAMPLER_ARG`; then every event is put to it, and "
+        "`REDIS_AGENT_TRACES_PER_SECOND` does not count.",
+    )
+    otel_sdk_disabled: Annotated[str, Variable("OTEL_SDK_DISABLED", form="true; anything else is false")] = Field(
+        "", description="Whether nothing is traced, whatever the others say."
+    )
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -575,6 +614,33 @@ class Settings(BaseSettings):
     def asks_gemini(self) -> bool:
         """Whether somebody may word analyses and summaries; else templates do."""
         return self.google_api_key is not None or self.use_vertexai or self.use_enterprise
+
+    @property
+    def asks_for_traces(self) -> bool:
+        """Whether OpenTelemetry's variables ask for traces, whether or not they can be had."""
+        if self.otel_sdk_disabled.lower() == "true" or self._exporters == {"none"}:
+            return False
+        has_endpoint = self.otel_exporter_otlp_endpoint or self.otel_exporter_otlp_traces_endpoint
+        return bool(self._exporters or has_endpoint)
+
+    @property
+    def trace_fault(self) -> str:
+        """Why the traces that are asked for cannot be had with these settings; "" where they can."""
+        if not self.asks_for_traces:
+            return ""
+        if self._exporters and "otlp" not in self._exporters:
+            return f"OTEL_TRACES_EXPORTER={_shown(self.otel_traces_exporter)}: only otlp and none are known"
+        protocol = self.otel_exporter_otlp_traces_protocol or self.otel_exporter_otlp_protocol
+        if protocol.lower() not in ("", "http/protobuf"):
+            name = "otel_exporter_otlp_protocol"
+            if self.otel_exporter_otlp_traces_protocol:
+                name = "otel_exporter_otlp_traces_protocol"
+            return f"{variable_name(name)}={_shown(protocol)}: only http/protobuf is spoken"
+        return ""
+
+    @property
+    def _exporters(self) -> set[str]:
+        return {name.strip().lower() for name in self.otel_traces_exporter.split(",")} - {""}
 
     @property
     def address_shown(self) -> str:

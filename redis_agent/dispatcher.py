@@ -30,6 +30,7 @@ from redis_agent.store.lease import Leadership
 from redis_agent.store.outbox import FENCED, GIVEN_UP, NOT_PENDING, SILENCED, SUPERSEDED, Delivery, OutboxEntry
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.telemetry import Liveness, Telemetry
+from redis_agent.tracing import OFF, Span, Step, Tracing
 
 # Alerts held in memory at once; the rest waits in the outbox.
 _READ_COUNT = 100
@@ -49,6 +50,7 @@ class Dispatcher:
         durability: what an alert waits for: one that was delivered is not forgotten with its cooldown.
         leadership: of the dispatcher's lease.
         ttl_seconds: an alert that nobody listened to for so long is given up.
+        tracing: of the alerts that carry a trace.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Dispatcher:
         liveness: Liveness,
         clock: Clock,
         ttl_seconds: float,
+        tracing: Tracing = OFF,
     ) -> None:
         self._delivery = delivery
         self._analyses = analyses
@@ -71,6 +74,7 @@ class Dispatcher:
         self._liveness = liveness
         self._clock = clock
         self._ttl_ms = int(ttl_seconds * 1000)
+        self._tracing = tracing
         self._log = log.get("dispatcher")
         self._throttle = Throttle()
 
@@ -120,12 +124,14 @@ class Dispatcher:
         wait = _OFFER_SECONDS[0]
         for entry in waiting:
             about = told(entry.data)
+            span: Span | None = None
             while not stop.is_set() and self._leadership.value == lease:
                 self._liveness.beat("dispatcher")
                 await self._analyses.look_ahead()
                 data = await self._analyses.ready(entry, wait_seconds=_TURN_SECONDS)
                 if data is None:
                     continue
+                span = span or self._tracing.begin(Step.DELIVER, entry.trace, entry_id=entry.id)
                 outcome = await self._delivery.deliver(
                     lease,
                     replace(entry, data=data),
@@ -140,7 +146,7 @@ class Dispatcher:
                 if outcome != 0:
                     wait = _OFFER_SECONDS[0] if outcome > 0 else wait
                     self._analyses.forget(entry.id)
-                    self._done(entry, about, outcome)
+                    self._done(entry, about, outcome, span)
                     break
                 if self._throttle.due("nobody_listens", asyncio.get_running_loop().time()):
                     self._log.warning("nobody_listens", oldest=entry.id, at_least=len(waiting))
@@ -158,12 +164,15 @@ class Dispatcher:
                 meaning="somebody deleted the outbox; so many alerts of it were not delivered yet",
             )
 
-    def _done(self, entry: OutboxEntry, about: Told, outcome: int) -> None:
+    def _done(self, entry: OutboxEntry, about: Told, outcome: int, span: Span) -> None:
         """Count and say what became of an alert."""
         if outcome == NOT_PENDING:
             return  # somebody else's delivery, or trimmed and counted there
         words = {GIVEN_UP: "undelivered", SUPERSEDED: "superseded", SILENCED: "silenced"}
-        self._telemetry.alerts.labels(about.type, about.severity, words.get(outcome, "sent")).inc()
+        word = words.get(outcome, "sent")
+        self._telemetry.alerts.labels(about.type, about.severity, word).inc()
+        span.note(experiment_id=about.experiment_id, alert_id=about.alert_id, alert_type=about.type)
+        span.end(word if outcome == GIVEN_UP else "", outcome=word, receivers=max(0, outcome))
         now_ms = self._clock.now_ms()
         if outcome == SILENCED:
             self._log.info("alert_silenced", alert_id=about.alert_id, experiment_id=about.experiment_id)

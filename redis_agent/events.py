@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, NamedTuple, NotRequired
+from functools import partial
+from typing import Any, NamedTuple
 
-from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
-from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 # Longest experiment id and metric name that is kept; longer ones are mistakes, and names become key parts.
 MAX_EXPERIMENT_ID = 200
@@ -36,6 +35,8 @@ COMPLETED_EVENT = "experiment_completed"
 RUN_COMPLETED_EVENT = "run_completed"
 # Numbers under these names describe the event; count and value have rules of their own.
 _NOT_GAUGES = frozenset({"timestamp", "count", "value"})
+# An event with a name and nothing but these, where `run_id` is a text, carries no gauge: most do not.
+_NO_GAUGES = frozenset({"experiment_id", "event", "count", "timestamp", "run_id"})
 # A timestamp below the first is in seconds (until the year 5138), above in milliseconds (since 1973), up to the last.
 _FIRST_MS = 1e11
 _LAST_MS = 1e14
@@ -76,15 +77,6 @@ class Unreadable:
         return f"{self.reason}: {self.detail}"
 
 
-@with_config(ConfigDict(extra="allow"))
-class _Published(TypedDict):
-    """The shape of an event as published, checked by pydantic; what is not named here is kept as it is."""
-
-    experiment_id: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_EXPERIMENT_ID)]
-    event: NotRequired[Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_NAME)] | None]
-    metric: NotRequired[Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_NAME)] | None]
-
-
 class MetricEvent(NamedTuple):
     """A readable event with its numbers checked. A tuple, because one is made for every event.
 
@@ -121,7 +113,13 @@ class MetricEvent(NamedTuple):
         Epoch seconds, epoch milliseconds, or ISO 8601; without a zone that is UTC.
         """
         value = self.document.get("timestamp")
+        if type(value) is float and 0 <= value < _FIRST_MS:
+            return int(value * 1000)
         return None if value is None else _moment_ms(value)
+
+
+# Makes the tuple without the Python frame of a NamedTuple's own constructor, for each event.
+_event = partial(tuple.__new__, MetricEvent)
 
 
 def _moment_ms(value: object) -> int | None:
@@ -141,11 +139,6 @@ def _moment_ms(value: object) -> int | None:
     return int(number * 1000) if number < _FIRST_MS else int(number)
 
 
-_published = TypeAdapter(_Published).validator
-_parse = _published.validate_json
-_validate = _published.validate_python
-
-
 def read(data: bytes | None, *, max_bytes: int) -> MetricEvent | Unreadable:
     """Read one event; never raises, whatever the bytes are.
 
@@ -158,49 +151,18 @@ def read(data: bytes | None, *, max_bytes: int) -> MetricEvent | Unreadable:
     if len(data) > max_bytes:
         return Unreadable(Reason.TOO_LARGE, f"{len(data)} bytes, at most {max_bytes} are read")
     try:
-        document = _parse(data)
-    except ValidationError as error:
-        other = _second_look(data, error)
-    else:
-        # The parser takes NaN and Infinity, which are no JSON. Among the gauges they are seen anyway.
-        if (b"NaN" in data or b"Infinity" in data) and (problem := _no_number(data)):
-            return Unreadable(Reason.NOT_JSON, problem)
-        return _checked(document, data)
-    return other if isinstance(other, Unreadable) else _checked(*other)
-
-
-def _no_number(data: bytes) -> str:
-    """Where a NaN or Infinity stands, or "" when they are only spoken of."""
-    try:
-        from_json(data, allow_inf_nan=False)
-    except ValueError as problem:
-        return str(problem)
-    return ""
-
-
-def _second_look(data: bytes, error: ValidationError) -> tuple[dict[str, Any], bytes] | Unreadable:
-    """Find out what exactly is wrong, and whether it is the repr of a dict."""
-    try:
         document = from_json(data, allow_inf_nan=False)
     except ValueError as problem:
         document = _literal(data)
         if document is None:
             return Unreadable(Reason.NOT_JSON, str(problem))
         try:
-            raw = json.dumps(document, allow_nan=False).encode()
-            return _validate(document), raw
-        except ValidationError as wrong:
-            error = wrong
+            data = json.dumps(document, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as wrong:
             return Unreadable(Reason.NOT_JSON, f"a Python literal that JSON cannot hold: {wrong}")
-    if not isinstance(document, dict):
+    if type(document) is not dict:
         return Unreadable(Reason.NOT_OBJECT, f"an object is expected, this is {_kind_of(document)}")
-    if document.get("experiment_id") is None:
-        return Unreadable(Reason.NO_EXPERIMENT, "there is no experiment_id")
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = str(first["loc"][0]) if first["loc"] else ""
-    reason = {"experiment_id": Reason.BAD_EXPERIMENT}.get(field, Reason.BAD_EVENT)
-    return Unreadable(reason, f"{field or 'event'}: {first['msg']}")
+    return _checked(document, data)
 
 
 def _literal(data: bytes) -> dict[Any, Any] | None:
@@ -223,20 +185,17 @@ def _kind_of(document: object) -> str:
 
 
 def _checked(document: dict[str, Any], raw: bytes) -> MetricEvent | Unreadable:
-    """The event with its numbers, or what is wrong with one of them."""
-    experiment_id: str = document["experiment_id"]
-    if not experiment_id.isprintable():
-        return Unreadable(Reason.BAD_EXPERIMENT, "experiment_id has unprintable characters")
-    name: str | None = document.get("event")
+    """The event with its names and numbers, or what is wrong with one of them."""
+    experiment_id, name = document.get("experiment_id"), document.get("event")
+    if (problem := _misnamed(experiment_id, name, document.get("metric"))) is not None:
+        return problem
     if name is None:
         gauges = _gauges(document)
         if isinstance(gauges, Unreadable):
             return gauges
         if not gauges:
             return Unreadable(Reason.NOTHING, "neither an event nor a number under a name")
-        return MetricEvent(experiment_id, None, 0, gauges, raw, document)
-    if not name.isprintable():
-        return Unreadable(Reason.BAD_EVENT, "event has unprintable characters")
+        return _event((experiment_id, None, 0, gauges, raw, document))
     count = document.get("count", 1)
     if type(count) is not int or not 0 <= count <= MAX_COUNT:
         if count is None:
@@ -245,12 +204,36 @@ def _checked(document: dict[str, Any], raw: bytes) -> MetricEvent | Unreadable:
             count = int(count)
         else:
             return Unreadable(Reason.BAD_COUNT, f"count must be a whole number from 0 to {MAX_COUNT}: {count!r:.60}")
-    if name == ERROR_EVENT:
-        return MetricEvent(experiment_id, name, count, (), raw, document)
+    if name == ERROR_EVENT or (document.keys() <= _NO_GAUGES and type(document.get("run_id", "")) is str):
+        return _event((experiment_id, name, count, (), raw, document))
     gauges = _gauges(document)
     if isinstance(gauges, Unreadable):
         return gauges
-    return MetricEvent(experiment_id, name, count, gauges, raw, document)
+    return _event((experiment_id, name, count, gauges, raw, document))
+
+
+def _misnamed(experiment_id: object, name: object, metric: object) -> Unreadable | None:
+    """What is wrong with the texts that say whose event it is, and what it measures."""
+    if experiment_id is None:
+        return Unreadable(Reason.NO_EXPERIMENT, "there is no experiment_id")
+    if type(experiment_id) is not str or not 0 < len(experiment_id) <= MAX_EXPERIMENT_ID:
+        return Unreadable(Reason.BAD_EXPERIMENT, f"experiment_id: {_no_text(experiment_id, MAX_EXPERIMENT_ID)}")
+    if name is not None and (type(name) is not str or not 0 < len(name) <= MAX_NAME):
+        return Unreadable(Reason.BAD_EVENT, f"event: {_no_text(name, MAX_NAME)}")
+    if metric is not None and (type(metric) is not str or not 0 < len(metric) <= MAX_NAME):
+        return Unreadable(Reason.BAD_EVENT, f"metric: {_no_text(metric, MAX_NAME)}")
+    if not experiment_id.isprintable():
+        return Unreadable(Reason.BAD_EXPERIMENT, "experiment_id has unprintable characters")
+    if name is not None and not name.isprintable():
+        return Unreadable(Reason.BAD_EVENT, "event has unprintable characters")
+    return None
+
+
+def _no_text(value: object, longest: int) -> str:
+    """Why a value is no text of 1 to so many characters."""
+    if type(value) is not str:
+        return "Input should be a valid string"
+    return f"String should have at most {longest} characters" if value else "String should have at least 1 character"
 
 
 def _gauges(document: dict[str, Any]) -> Sequence[tuple[str, int | float]] | Unreadable:

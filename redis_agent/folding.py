@@ -20,6 +20,7 @@ from redis_agent.store.stream import (
     StreamEntry,
     WindowUpdate,
 )
+from redis_agent.tracing import OFF, UNTRACED, Span, Step, Tracing
 from redis_agent.windows import NO_WINDOWS, Retention
 
 
@@ -36,6 +37,9 @@ class Folded:
         erring: which entries are error events, by their position.
         alone: whether its only entry is tried alone.
         ends: the chunk that is finished when this is applied.
+        spans: of the entries that are traced, by their position.
+        raising: a span for each of `alerts`, in order.
+        traces: the context of each experiment's newest event that is traced.
     """
 
     entries: list[StreamEntry]
@@ -46,6 +50,9 @@ class Folded:
     erring: list[int] = field(default_factory=list)
     alone: bool = False
     ends: Chunk | None = None
+    spans: dict[int, Span] = field(default_factory=dict)
+    raising: list[Span] = field(default_factory=list)
+    traces: dict[str, str] = field(default_factory=dict)
 
     def without(self, what: Literal["dead", "erring"]) -> list[StreamEntry]:
         """The entries but for those that become dead letters, or are error events."""
@@ -62,6 +69,7 @@ class Folding:
         cooldown_seconds: between two alerts about the same error.
         max_error_alerts: alerts about different errors of one experiment within one cooldown.
         retention: of the windows that events are added to.
+        tracing: of the entries that carry a trace.
     """
 
     def __init__(
@@ -72,19 +80,23 @@ class Folding:
         cooldown_seconds: int,
         max_error_alerts: int,
         retention: Retention = NO_WINDOWS,
+        tracing: Tracing = OFF,
     ) -> None:
         self._clock = clock
         self._max_event_bytes = max_event_bytes
         self._cooldown_seconds = cooldown_seconds
         self._max_error_alerts = max_error_alerts
         self._retention = retention
+        self._tracing = tracing
 
     def fold(self, entries: list[StreamEntry], refused: dict[str, Conflict], *, poisonous: bool = False) -> Folded:
         """Decode and fold; what cannot be applied becomes a dead letter of the same batch."""
         folded = Folded(entries, Batch([entry.id for entry in entries]))
         good: list[tuple[str, int, MetricEvent]] = []
-        errors: list[tuple[MetricEvent, int]] = []
+        errors: list[tuple[MetricEvent, int, Span]] = []
         for position, entry in enumerate(entries):
+            if entry.trace:
+                folded.spans[position] = self._span(entry, len(entries))
             if poisonous:  # not even decoded
                 detail = f"handed out {entry.deliveries} times, and never applied"
                 why = Unreadable(Reason.MAX_DELIVERIES, detail)
@@ -95,7 +107,7 @@ class Folding:
                 self._bury(folded, position, entry, event, readable=False)
                 continue
             if event.is_error:  # told even if the experiment's aggregate cannot take it
-                errors.append((event, entry.at_ms))
+                errors.append((event, entry.at_ms, folded.spans.get(position, UNTRACED)))
                 folded.erring.append(position)
             conflict = refused.get(event.experiment_id) if refused else None
             if conflict is not None:
@@ -103,11 +115,17 @@ class Folding:
                 self._bury(folded, position, entry, reason, readable=True)
                 continue
             good.append((entry.id, entry.at_ms, event))
+            if position in folded.spans:
+                folded.spans[position].note(experiment_id=event.experiment_id)
+                folded.traces[event.experiment_id] = folded.spans[position].context
         folded.batch.updates = [
             experiment_update(change, self._retention) for change in fold(good, self._retention).values()
         ]
         self._add_error_alerts(folded, errors)
         return folded
+
+    def _span(self, entry: StreamEntry, batch: int) -> Span:
+        return self._tracing.begin(Step.APPLY, entry.trace, entry_id=entry.id, deliveries=entry.deliveries, batch=batch)
 
     def _bury(self, folded: Folded, position: int, entry: StreamEntry, why: Unreadable, *, readable: bool) -> None:
         data = entry.data or b""
@@ -122,10 +140,10 @@ class Folding:
         folded.batch.dead.append(letter)
         folded.dead[why.reason.value] += 1
 
-    def _add_error_alerts(self, folded: Folded, errors: list[tuple[MetricEvent, int]]) -> None:
+    def _add_error_alerts(self, folded: Folded, errors: list[tuple[MetricEvent, int, Span]]) -> None:
         seen: set[str] = set()
         now = self._clock.now()
-        for event, at_ms in errors:
+        for event, at_ms, cause in errors:
             alert = error_alert(
                 experiment_id=event.experiment_id,
                 alert_id=str(uuid.uuid4()),
@@ -139,7 +157,11 @@ class Folding:
                 folded.repeats.append(alert)
                 continue
             seen.add(cooldown)
+            span = self._tracing.begin(
+                Step.RAISE, cause.context, alert_id=alert.alert_id, alert_type=alert.type, severity=alert.severity
+            )
             folded.alerts.append(alert)
+            folded.raising.append(span)
             folded.batch.alerts.append(
                 ErrorAlert(
                     cooldown_key=cooldown,
@@ -149,6 +171,7 @@ class Folding:
                     at_ms=at_ms,
                     burst_key=keys.error_burst(alert.experiment_id),
                     burst_limit=self._max_error_alerts,
+                    trace=span.context,
                 )
             )
 

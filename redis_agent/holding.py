@@ -23,6 +23,12 @@ from redis_agent.telemetry import Telemetry
 _PARTS = 5
 # Entries asked for when nothing is known about their size, and at least, where their size allows it.
 _FIRST_COUNT = 16
+# A batch larger than the second number is asked for only while applying it takes less than the first, in seconds: the
+# server does nothing else meanwhile.
+_APPLY_SECONDS = 0.02
+_ALWAYS_COUNT = 500
+# What the newest batch counts for in the mean time an entry takes.
+_NEWEST_SHARE = 0.2
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +76,7 @@ class Holding:
         self._chunks: dict[Chunk, None] = {}  # in the order they were read
         self._size = 0
         self._mean_size = 0.0
+        self._mean_seconds = 0.0
         self._last_read = 0
         self._finished = asyncio.Event()
 
@@ -77,11 +84,14 @@ class Holding:
         """How many entries to ask for next.
 
         XREADGROUP knows no bound in bytes. So the first read is small, each asks for at most twice what the last
-        one found, and for no more than fit a batch if they are as large as those read lately.
+        one found, and for no more than fit a batch if they are as large as those read lately, nor than are applied
+        soon if they take as long as those applied lately.
         """
         count = max(_FIRST_COUNT, 2 * self._last_read)
         if self._mean_size:
             count = min(count, int(self._batch_bytes / self._mean_size))
+        if self._mean_seconds:
+            count = min(count, max(_ALWAYS_COUNT, int(_APPLY_SECONDS / self._mean_seconds)))
         return max(1, min(count, self._batch_size))
 
     def take(self, entries: Sequence[StreamEntry], *, new: bool = False) -> list[Chunk]:
@@ -121,6 +131,13 @@ class Holding:
             self._size -= chunk.size
             self._telemetry.in_hand.set(self._size)
         self._finished.set()
+
+    def applied(self, count: int, seconds: float) -> None:
+        """So many entries were applied at once, in so many seconds; a few say nothing about many."""
+        if count < _ALWAYS_COUNT:
+            return
+        each = seconds / count
+        self._mean_seconds += (each - self._mean_seconds) * (_NEWEST_SHARE if self._mean_seconds else 1.0)
 
     async def room(self, stop: asyncio.Event) -> None:
         """Wait until there is room for another read, or until told to stop."""

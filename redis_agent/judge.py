@@ -28,6 +28,7 @@ from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.telling import Finding, Teller
+from redis_agent.tracing import OFF, Span, Step, Tracing
 
 _T = TypeVar("_T")
 
@@ -49,11 +50,28 @@ class Item:
         experiment_id: which.
         fields: its aggregate hash.
         at_ms: receipt of the newest event that led here; 0 when time alone did.
+        trace: the context of the newest traced one among those events, if any.
     """
 
     experiment_id: str
     fields: dict[str, str]
     at_ms: int = 0
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An experiment that is to be judged soon.
+
+    Attributes:
+        fields: its aggregate hash; None when it is to be read when its turn comes.
+        at_ms: receipt of the newest event.
+        trace: the context of the newest traced one, if any.
+    """
+
+    fields: dict[str, str] | None
+    at_ms: int
+    trace: str = ""
 
 
 @dataclass(slots=True)
@@ -100,9 +118,11 @@ class Judge:
         clock: Clock,
         rules: Rules,
         maturity: Maturity,
+        tracing: Tracing = OFF,
     ) -> None:
         self._catalogue = catalogue
         self._maturity = maturity
+        self._tracing = tracing
         self._aggregates = aggregates
         self._teller = teller
         self._telemetry = telemetry
@@ -111,18 +131,34 @@ class Judge:
         self._rules = rules
         self._log = log.get("judge")
         self._said: set[tuple[str, str]] = set()
-        self._mailbox: dict[str, Item] = {}
+        self._mailbox: dict[str, Waiting] = {}
         self._posted = asyncio.Event()
+        self._idle = False
 
     # After every batch -------------------------------------------------------------------------------------
 
-    def submit(self, aggregates: Mapping[str, dict[str, str]], at_ms: int) -> None:
-        """Have these experiments judged soon; newer aggregates replace older ones not judged yet."""
+    def wants(self, experiment_id: str) -> bool:
+        """Whether its aggregate is of use at once: it is defined, and nothing is being judged.
+
+        Of most batches under load it is not: then one reading, when its turn comes, stands for all of them.
+        """
+        return self._idle and self._catalogue.defines(experiment_id)
+
+    def submit(self, aggregates: Mapping[str, dict[str, str] | None], at_ms: int, traces: Mapping[str, str]) -> None:
+        """Have these experiments judged soon; newer aggregates replace older ones not judged yet.
+
+        Args:
+            aggregates: experiment -> its aggregate; None has it read when it is judged.
+            at_ms: receipt of their newest event.
+            traces: the context of an event of these experiments, of those that have one that is traced.
+        """
         for experiment_id, fields in aggregates.items():
             waiting = self._mailbox.get(experiment_id)
+            known = waiting.fields if waiting else None
+            trace = traces.get(experiment_id) or (waiting.trace if waiting else "")
             # Never an older aggregate over a newer one, in whatever order they come.
-            if waiting is None or events_total(fields) >= events_total(waiting.fields):
-                self._mailbox[experiment_id] = Item(experiment_id, fields, at_ms)
+            if fields is None or known is None or events_total(fields) >= events_total(known):
+                self._mailbox[experiment_id] = Waiting(fields, at_ms, trace)
         self._posted.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -137,25 +173,37 @@ class Judge:
             self._liveness.beat("worker.judge")
             if not self._mailbox:
                 self._posted.clear()
+                self._idle = True
                 waits = [asyncio.ensure_future(e.wait()) for e in (stop, self._posted)]
                 await asyncio.wait(waits, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
                 for wait in waits:
                     wait.cancel()
                 continue
-            items, self._mailbox = list(self._mailbox.values()), {}
+            waiting, self._mailbox, self._idle = self._mailbox, {}, False
             started = loop.time()
             try:
-                await self.judge(items)
+                await self.judge(await self._items(waiting))
                 recovery.succeeded()
             except (RedisError, OSError) as error:
-                for item in items:
-                    self._mailbox.setdefault(item.experiment_id, item)
+                for experiment_id, item in waiting.items():
+                    self._mailbox.setdefault(experiment_id, item)
                 await recovery.after(error, "judge")
                 if stop.is_set():
                     return  # the next sweep judges them
             except Exception:  # noqa: BLE001 - the edge of the loop: what was judged is lost, the role is not
                 self._once("", "judging_failed", exc_info=True)
             await sleep_unless(stop, _REST * (loop.time() - started))
+
+    async def _items(self, waiting: Mapping[str, Waiting]) -> list[Item]:
+        """Those that are defined, with their aggregates.
+
+        Raises:
+            RedisError, OSError: definitions or aggregates could not be read.
+        """
+        defined = await self._catalogue.experiments(list(waiting))
+        unread = await self._aggregates.read([i for i in defined if waiting[i].fields is None])
+        known = ((i, waiting[i].fields or unread.get(i)) for i in defined)
+        return [Item(i, fields, waiting[i].at_ms, waiting[i].trace) for i, fields in known if fields]
 
     # Judging -----------------------------------------------------------------------------------------------
 
@@ -175,12 +223,14 @@ class Judge:
         updates: list[DerivedUpdate] = []
         findings: list[Finding] = []
         judgements: list[Judgement] = []
+        spans: list[Span] = []
         for n, item in enumerate(items):
             if n % _SLICE == 0:
                 await asyncio.sleep(0)
             experiment = found.get(item.experiment_id)
             if experiment is None:
                 continue
+            span = self._tracing.begin(Step.JUDGE, item.trace, experiment_id=experiment.id)
             try:
                 update = derived_update(experiment, item.fields, self._rules.max_fields)
                 verdicts = (
@@ -188,7 +238,7 @@ class Judge:
                     if final or not experiment.finished
                     else []
                 )
-                finding = _finding(item, experiment, verdicts)
+                finding = _finding(item, experiment, verdicts, span.context)
             except Exception:  # noqa: BLE001 - one experiment must not stop the others
                 self._once(item.experiment_id, "judging_failed", exc_info=True)
                 continue
@@ -197,10 +247,13 @@ class Judge:
             if verdicts:
                 findings.append(finding)
             judgements.append(Judgement(experiment, verdicts, self._timed(experiment, verdicts)))
+            spans.append(span)
         if updates:
             await self._each(self._aggregates.write_derived, updates, lambda update: update.experiment_id)
         if findings:
             await self._each(self._teller.tell, findings, lambda finding: finding.experiment_id)
+        for span in spans:
+            span.end()
         if final:
             await self._each(self._complete, [j for j in judgements if j.experiment.judged], lambda j: j.experiment.id)
         return judgements
@@ -322,7 +375,7 @@ def _run_id(newest_first: Sequence[bytes]) -> str | None:
     return None
 
 
-def _finding(item: Item, experiment: Experiment, verdicts: Sequence[Verdict]) -> Finding:
+def _finding(item: Item, experiment: Experiment, verdicts: Sequence[Verdict], trace: str) -> Finding:
     """Where the experiment's criteria stand; what only says the same as another is left out."""
     levels: dict[str, Level] = {}
     crossings: dict[str, Callable[[], Crossing]] = {}
@@ -338,4 +391,4 @@ def _finding(item: Item, experiment: Experiment, verdicts: Sequence[Verdict]) ->
     total = events_total(item.fields)
     known = frozenset(entry.fingerprint for entry in experiment.criteria)
     failures = frozenset(entry.fingerprint for entry in experiment.criteria if entry.kind == "failure")
-    return Finding(experiment.id, total, item.at_ms, levels, crossings, failures, known)
+    return Finding(experiment.id, total, item.at_ms, levels, crossings, failures, known, trace)

@@ -139,7 +139,7 @@ class Replay:
             return
         self.entries += 1
         change = subject.change
-        change.add(event, entry_id=entry_id, at_ms=at_ms)
+        change.add(event, entry_id, at_ms, at_ms)
         change.raw.clear()
         if len(change.counters) + len(change.gauges) > _PRUNE_NAMES:
             _prune(subject)

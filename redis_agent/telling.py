@@ -26,6 +26,7 @@ from redis_agent.lifecycle import CriterionState, Decision, Level, Policy, Reaso
 from redis_agent.store import keys
 from redis_agent.store.outbox import NOTED, OVERTAKEN, SILENCED, Outbox, Raise, StateChange
 from redis_agent.telemetry import Telemetry
+from redis_agent.tracing import OFF, UNTRACED, Span, Step, Tracing
 
 # A cooldown that is known to run is not asked for again for so long, at most.
 _COOLDOWN_MEMORY_SECONDS = 5.0
@@ -50,6 +51,7 @@ class Finding:
         crossings: what there is to say about each of these, made when it is said: an interval takes its time.
         failures: which of them are criteria of failure.
         known: fingerprints of all criteria that the experiment has.
+        trace: the context of the judgement, where it is traced.
     """
 
     experiment_id: str
@@ -59,6 +61,7 @@ class Finding:
     crossings: Mapping[str, Callable[[], Crossing]]
     failures: frozenset[str]
     known: frozenset[str]
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +70,28 @@ class _Step:
 
     change: Raise
     alert: Alert | None = None
+    span: Span = UNTRACED
 
 
 class Teller:
     """Tells what is to be told about criteria."""
 
     def __init__(
-        self, *, outbox: Outbox, telemetry: Telemetry, clock: Clock, policy: Policy, notify_cleared: bool
+        self,
+        *,
+        outbox: Outbox,
+        telemetry: Telemetry,
+        clock: Clock,
+        policy: Policy,
+        notify_cleared: bool,
+        tracing: Tracing = OFF,
     ) -> None:
         self._outbox = outbox
         self._telemetry = telemetry
         self._clock = clock
         self._policy = policy
         self._notify_cleared = notify_cleared
+        self._tracing = tracing
         self._log = log.get("judge")
         self._cooling: dict[tuple[str, str, str], float] = {}
 
@@ -166,6 +178,9 @@ class Teller:
                 since=datetime.fromtimestamp(decision.held.since_ms / 1000, UTC),
             )
         told = replace(decision.told, alert_id=alert.alert_id).dumps()
+        span = self._tracing.begin(
+            Step.RAISE, finding.trace, alert_id=alert_id, alert_type=alert.type, severity=alert.severity
+        )
         change = Raise(
             experiment_id=alert.experiment_id,
             alert_type=alert.type.value,
@@ -177,8 +192,9 @@ class Teller:
             state=StateChange(
                 keys.alert_state(finding.experiment_id), crossing.fingerprint, raw, told, decision.held.dumps()
             ),
+            trace=span.context,
         )
-        return _Step(change, alert)
+        return _Step(change, alert, span)
 
     async def _take(self, steps: Sequence[_Step]) -> set[str]:
         """Write the steps; the experiments about which somebody else was quicker."""
@@ -193,6 +209,7 @@ class Teller:
             elif step.alert is None or outcome == NOTED:
                 continue
             elif outcome == 0:
+                step.span.end()
                 self._log.info("alert_raised", alert=step.alert.as_json())
             elif outcome == SILENCED:
                 self._cooling[_cooling_key(step.change)] = now + _COOLDOWN_MEMORY_SECONDS

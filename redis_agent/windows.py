@@ -91,7 +91,8 @@ class Retention:
         """
         if own_ms is None or own_ms > arrived_ms + _AHEAD_MS:
             return arrived_ms
-        kept = max(self.minutes_seconds, self.hours_seconds)
+        minutes, hours = self.minutes_seconds, self.hours_seconds
+        kept = minutes if minutes > hours else hours
         return own_ms if own_ms > arrived_ms - 1000 * kept else arrived_ms
 
 

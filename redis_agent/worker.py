@@ -15,6 +15,7 @@ process dies:
 """
 
 import asyncio
+import time
 from collections import Counter
 
 from redis.exceptions import RedisError
@@ -89,6 +90,7 @@ class Worker:
         self._confirming = Confirming(
             durability=durability, telemetry=telemetry, tell=self._applied, most_bytes=2 * batch_bytes
         )
+        self._durability = durability
         self._judge = judge
         self._telemetry = telemetry
         self._liveness = liveness
@@ -195,8 +197,11 @@ class Worker:
         refused: dict[str, Conflict] = {}
         while folded.entries:
             try:
+                self._ask(folded.batch)
+                began = time.perf_counter()
                 with self._telemetry.batch_seconds.time():
                     outcome = await self._stream.apply(folded.batch)
+                self._holding.applied(len(folded.entries), time.perf_counter() - began)
             except (RedisError, OSError) as error:
                 if folded.alone:
                     folded.alone = False
@@ -223,6 +228,14 @@ class Worker:
             else:
                 refused[outcome.experiment_id] = outcome
             folded = self._folding.fold(entries, refused)
+
+    def _ask(self, batch: Batch) -> None:
+        """Ask for the aggregates that are judged as soon as they come.
+
+        Where batches are to be durable first, for all: one that is read later may hold what is not durable yet.
+        """
+        for update in batch.updates:
+            update.asked = self._durability.waits or self._judge.wants(update.experiment_id)
 
     async def _apart(
         self,
@@ -269,8 +282,9 @@ class Worker:
             telemetry.events.labels("dead_letter").inc(count)
             telemetry.dead_letters.labels(reason).inc(count)
         self._say_dead(folded)
-        for alert, raised in zip(folded.alerts, outcome.raised, strict=True):
+        for alert, span, raised in zip(folded.alerts, folded.raising, outcome.raised, strict=True):
             if raised:
+                span.end()
                 self._log.info("alert_raised", alert=alert.as_json())
             else:
                 self._held_back(alert)
@@ -280,9 +294,18 @@ class Worker:
             self._say_refused(outcome.refused)
         if outcome.unwritten:
             self._say_unwritten(outcome.unwritten)
-        if outcome.aggregates:
+        self._end_spans(folded)
+        if folded.batch.updates:
             newest = max(entry.at_ms for entry in folded.entries)
-            self._judge.submit(outcome.aggregates, newest)
+            touched = (update.experiment_id for update in folded.batch.updates)
+            self._judge.submit({i: outcome.aggregates.get(i) for i in touched}, newest, folded.traces)
+
+    def _end_spans(self, folded: Folded) -> None:
+        for letter in folded.batch.dead if folded.spans else []:
+            if letter.position in folded.spans:
+                folded.spans.pop(letter.position).end(letter.reason.partition(":")[0])
+        for span in folded.spans.values():
+            span.end()
 
     def _say_dead(self, folded: Folded) -> None:
         """Say dead letters with one example, at most once a minute for each reason."""

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 import redis
 import redis.asyncio
+import structlog
 
 from redis_agent.config import PREFIX, variable_names
 from redis_agent.embedded import EmbeddedServer, find_server_binary
@@ -75,8 +76,17 @@ def pytest_configure(config: pytest.Config) -> None:
     # may be used: neither here nor in the processes that tests start.
     known = set(variable_names())
     for name in list(os.environ):
-        if name in known or (name.startswith(PREFIX) and not name.startswith(f"{PREFIX}TEST_")):
+        foreign = name.startswith("OTEL_") or (name.startswith(PREFIX) and not name.startswith(f"{PREFIX}TEST_"))
+        if name in known or foreign:
             del os.environ[name]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`-n auto`: side by side with a server each, but one after the other on a server that was given.
+
+    Two even on one core: half of the suite waits.
+    """
+    return 0 if os.environ.get("REDIS_URL", "").strip() else max(2, min(4, os.cpu_count() or 2))
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -96,6 +106,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(f"redis server in use: {choices.usable[0].description}")
         for problem in choices.problems:
             terminalreporter.line(f"  {problem}")
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """What a test makes of logging, to a stream that pytest closes, is not the next one's."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

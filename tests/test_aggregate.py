@@ -15,6 +15,7 @@ VALUES = st.one_of(
     st.sampled_from([0, -0.0, 0.1, 0.2, -0.3, 1e-7, 5e-13, 1.5e-12, 1e15, -1e15, 0.1 + 0.2, 1e-300, True]),
     st.integers(-(10**15), 10**15),
     st.floats(-1e15, 1e15),
+    st.integers(-(2 * 10**15), 2 * 10**15).map(lambda n: n * 5e-13),  # halves of the last place, and near them
 )
 EVENTS = st.one_of(
     st.fixed_dictionaries({"event": st.sampled_from(["a", "b"]), "count": st.integers(0, 10**9)}),

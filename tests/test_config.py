@@ -77,6 +77,13 @@ def test_the_names_of_the_contract_have_no_prefix_and_all_others_have() -> None:
         "GOOGLE_GENAI_USE_VERTEXAI",
         "METRICS_CHANNEL",
         "ORCHESTRATOR_CHANNEL",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",  # and those of OpenTelemetry
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "OTEL_SDK_DISABLED",
+        "OTEL_TRACES_EXPORTER",
+        "OTEL_TRACES_SAMPLER",
         "REDIS_URL",
         "REDIS_URL_FILE",
         "SUMMARY_INTERVAL_SECONDS",
@@ -88,7 +95,7 @@ def test_the_names_of_the_contract_have_no_prefix_and_all_others_have() -> None:
 def test_the_constructor_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_AGENT_BATCH_SIZE", "7")
     monkeypatch.setenv("BATCH_SIZE", "7")
-    assert Settings().batch_size == 500
+    assert Settings().batch_size == 2_000
     assert load_settings().batch_size == 7
 
 
@@ -108,8 +115,8 @@ def test_an_empty_variable_counts_as_one_that_is_not_set(name: str) -> None:
         ("REDIS_AGENT_LEASE_SECONDS", "abc", "a number of seconds between 1 and 300"),
         ("REDIS_AGENT_LEASE_SECONDS", "nan", "a number of seconds between 1 and 300"),
         ("REDIS_AGENT_LEASE_SECONDS", "inf", "a number of seconds between 1 and 300"),
-        ("REDIS_AGENT_BATCH_SIZE", "2001", "a whole number of events between 1 and 2000"),
-        ("REDIS_AGENT_BATCH_SIZE", "1.5", "a whole number of events between 1 and 2000"),
+        ("REDIS_AGENT_BATCH_SIZE", "4001", "a whole number of events between 1 and 4000"),
+        ("REDIS_AGENT_BATCH_SIZE", "1.5", "a whole number of events between 1 and 4000"),
         ("ALERT_COOLDOWN_SECONDS", "-1", "a whole number of seconds between 1 and 604800"),
         ("REDIS_AGENT_METRICS_LIST", "maybe", "true or false"),
         ("REDIS_AGENT_ALERT_EVIDENCE", "late", "early or confirmed"),

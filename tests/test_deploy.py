@@ -64,7 +64,7 @@ def test_every_secret_is_one_that_prepare_makes() -> None:
 
 @pytest.mark.parametrize(("name", "service"), list(agents()), ids=lambda value: value if isinstance(value, str) else "")
 def test_every_service_sets_what_is_a_setting_and_is_closed_as_far_as_it_can_be(name: str, service: dict) -> None:
-    assert set(service["environment"]) <= set(variable_names())
+    assert set(service["environment"]) <= {*variable_names(), "OTEL_TRACES_SAMPLER_ARG"}  # read by OpenTelemetry's SDK
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
@@ -121,6 +121,7 @@ def test_what_builds_the_image_is_what_development_uses() -> None:
 
     assert pins("build.txt") <= pins("dev.txt")
     assert any(pin.startswith("hatchling==") for pin in pins("build.txt"))
+    assert pins("runtime.txt") < pins("tracing.txt") < pins("dev.txt")
 
 
 def test_no_file_names_a_package_index() -> None:

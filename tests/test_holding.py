@@ -44,6 +44,29 @@ async def test_count_grows_to_the_batch_size_while_small_events_fill_each_read(h
     assert counts == [16, 32, 64, 128, 256, 500, 500, 500]
 
 
+async def test_count_beyond_a_few_hundred_is_only_for_batches_that_are_applied_soon(holding: Holding) -> None:
+    holding = Holding(
+        stream=holding._stream,
+        telemetry=Telemetry(),
+        batch_size=4_000,
+        batch_bytes=BATCH_BYTES,
+        reclaim_idle_seconds=3600,
+    )
+
+    def settled(seconds_each: float) -> int:
+        for _ in range(40):
+            count = holding.count()
+            for chunk in holding.take(entries(*[100] * count)):
+                holding.finish(chunk)
+            holding.applied(count, count * seconds_each)
+        return holding.count()
+
+    assert settled(0.000_002) == 4_000
+    assert settled(0.000_010) == pytest.approx(2_000, rel=0.01)
+    assert settled(0.000_100) == 500, "so many are asked for however long they take"
+    assert settled(0.000_010) == pytest.approx(2_000, rel=0.01), "and more again when they take less"
+
+
 async def test_count_is_small_again_after_a_quiet_time(holding: Holding) -> None:
     for _ in range(8):
         holding.take(entries(*[100] * holding.count()))

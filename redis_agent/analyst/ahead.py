@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 from redis.exceptions import ResponseError
@@ -21,6 +22,7 @@ from redis_agent.analyst.analyst import Analyst, plain, plain_of_alert
 from redis_agent.clock import Clock, stream_id
 from redis_agent.store.analyses import KeptAnalyses
 from redis_agent.store.outbox import OutboxEntry
+from redis_agent.tracing import OFF, UNTRACED, Span, Step, Tracing
 
 ANALYSED: Final = frozenset({AlertType.SUCCESS, AlertType.FAILURE, AlertType.ANOMALY, AlertType.COMPLETED})
 
@@ -55,6 +57,7 @@ class _Known:
         making: ends with the analysis's JSON text; None where it was kept before.
         instead: the template's analysis as JSON text, once there are facts.
         analysis: the JSON text, once it is there.
+        span: of making it.
     """
 
     alert: dict[str, Any]
@@ -64,6 +67,7 @@ class _Known:
     making: asyncio.Task[str] | None = None
     instead: str = ""
     analysis: str | None = None
+    span: Span = UNTRACED
 
 
 class Analyses:
@@ -75,16 +79,25 @@ class Analyses:
         source: the alerts behind the present one.
         clock: the time.
         deadline_seconds: how long an alert may be held up; 0 leaves all as they are.
+        tracing: of the alerts that carry a trace.
     """
 
     def __init__(
-        self, *, analyst: Analyst, kept: KeptAnalyses, source: Source, clock: Clock, deadline_seconds: float
+        self,
+        *,
+        analyst: Analyst,
+        kept: KeptAnalyses,
+        source: Source,
+        clock: Clock,
+        deadline_seconds: float,
+        tracing: Tracing = OFF,
     ) -> None:
         self._analyst = analyst
         self._kept = kept
         self._source = source
         self._clock = clock
         self._deadline_seconds = deadline_seconds
+        self._tracing = tracing
         self._log = log.get("analyst")
         self._keeping = asyncio.Semaphore(_KEPT_AT_ONCE)
         self._known: dict[str, _Known] = {}
@@ -152,6 +165,7 @@ class Analyses:
             if known.making.done():
                 known.analysis = self._outcome(known)
             elif loop.time() >= known.until:
+                known.span.end("deadline")
                 known.making.cancel()
                 known.analysis = self._plain(known)
             else:
@@ -178,7 +192,9 @@ class Analyses:
             if _is_object(kept.get(entry.id, "")):
                 known.analysis = kept[entry.id]
             else:
+                known.span = self._tracing.begin(Step.ANALYSE, entry.trace, experiment_id=about.experiment_id)
                 known.making = asyncio.create_task(self._make(entry.id, known))
+                known.making.add_done_callback(partial(_end, known.span))
             self._known[entry.id] = known
         if entries and stream_id(entries[-1].id) > stream_id(self._seen_to):
             self._seen_to = entries[-1].id
@@ -218,6 +234,12 @@ class Analyses:
         except Exception as error:  # noqa: BLE001 - an analysis is not worth an alert
             self._log.error("analysis_failed", error=repr(error)[:200], exc_info=True)
             return ""
+
+
+def _end(span: Span, making: asyncio.Task[str]) -> None:
+    if not making.cancelled():
+        error = making.exception()
+        span.end("" if error is None else type(error).__name__)
 
 
 def _is_analysed(about: Told) -> bool:

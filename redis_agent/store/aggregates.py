@@ -52,6 +52,8 @@ class Aggregates:
 
     async def read(self, experiment_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         """The aggregate hashes; one that is missing or has another type is left out."""
+        if not experiment_ids:
+            return {}
         async with self._client.pipeline(transaction=False) as pipe:
             for experiment_id in experiment_ids:
                 pipe.hgetall(keys.aggregate(experiment_id))

@@ -15,15 +15,14 @@ from typing import Any
 import hiredis
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
-from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError  # noqa: A004 - what redis-py raises here
 
 from redis_agent.store import keys
 from redis_agent.store.address import Address, HostPort
-from redis_agent.store.cluster import SlotPool, WideClient
+from redis_agent.store.cluster import InCluster, SlotPool, WideClient
 from redis_agent.store.namespace import NamespacedClient
 from redis_agent.store.sentinel import MasterPool
 from redis_agent.store.stream import text
@@ -33,6 +32,8 @@ from redis_agent.store.topology import NODE_TIMEOUT_SECONDS, Topology, slot_of
 # enough that a half-open connection is noticed.
 REPLY_TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 5.0
+# The same where no connection is left because its node is not the primary any more, and no script is slow.
+NODE_REPLY_SECONDS = 3.0
 
 
 # A batch must leave in one go: what does not fit the socket's buffer waits for the event loop, which is busy folding
@@ -180,20 +181,23 @@ def _topology(address: Address, kind: type[Connection], options: dict[str, Any])
     return Topology(address.cluster, to_node, hostnames=issubclass(kind, SSLConnection))
 
 
-def wide_client(address: Address, *, name: str) -> Any:
-    """A client of all slots of a cluster, or of a whole server, for keys without a namespace.
-
-    In a cluster it tries a command again when that met the wrong node or none: only what may run twice is sent by it.
-    """
-    if not address.cluster:
+def wide_client(address: Address, topology: Topology | None, *, name: str) -> Redis:
+    """A client of keys without a namespace, wherever they are: of all slots of a cluster, or of a whole server."""
+    if topology is None:
         return connect(address, name=name)
-    options = _options(address, name, REPLY_TIMEOUT_SECONDS)
-    over_tls = issubclass(options.pop("connection_class", Connection), SSLConnection)
-    for name_of_none in ("host", "port", "db"):
-        options.pop(name_of_none, None)
-    options["retry"] = Retry(ExponentialBackoff(cap=0.5, base=0.05), 3)
-    nodes = [ClusterNode(host, port) for host, port in address.cluster]
-    return WideClient(startup_nodes=nodes, ssl=over_tls, require_full_coverage=False, **options)
+    options = _options(address, name, NODE_REPLY_SECONDS)
+    kind = options.pop("connection_class", Connection)
+    tuned = type("TunedConnection", (_Tuned, InCluster, kind), {})
+
+    def to_node(node: HostPort) -> Redis:
+        pool = ConnectionPool(
+            connection_class=tuned, topology=topology, **{**options, "host": node[0], "port": node[1]}
+        )
+        client = _Client(connection_pool=pool)
+        client.auto_close_connection_pool = True
+        return client
+
+    return WideClient(topology, to_node)
 
 
 async def follow_master(client: Redis, stop: asyncio.Event) -> None:

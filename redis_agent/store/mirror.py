@@ -1,6 +1,6 @@
 """What the bridges do on the server: who writes, how far the stream is written, and what they say to each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from redis_agent.store import keys, scripts
 from redis_agent.store.durability import Durability
 from redis_agent.store.namespace import namespace_of
 from redis_agent.store.stream import text
+
+NO_TRACES: Mapping[int, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,15 @@ class Mirror:
         args = [value, self.channel, str(announcement)]
         return bool(await self._run("bridge_announce", [keys.LEASE_BRIDGE], args))
 
-    async def write(self, value: str, *, epoch: str, batch: Batch, confirmed: int | None = None) -> Written:
+    async def write(
+        self,
+        value: str,
+        *,
+        epoch: str,
+        batch: Batch,
+        confirmed: int | None = None,
+        traces: Mapping[int, str] = NO_TRACES,
+    ) -> Written:
         """Append a batch to the stream, each position once, as long as the lease is ours.
 
         Args:
@@ -193,12 +203,14 @@ class Mirror:
             epoch: the numbering of the batch.
             batch: what to write.
             confirmed: the position that the others may rely on; None for all that is written.
+            traces: the contexts of those events that are traced, by position.
         """
+        contexts = " ".join(f"{position} {context}" for position, context in traces.items())
         pairs = [part for event in batch.events for part in event]
         outcome, position, given_up = await self._run(
             "mirror_write",
             [keys.LEASE_BRIDGE, keys.STREAM, keys.BRIDGE, keys.ACCOUNT],
-            [value, epoch, batch.first, batch.given_up_from, self.channel, _or_empty(confirmed), *pairs],
+            [value, epoch, batch.first, batch.given_up_from, self.channel, _or_empty(confirmed), contexts, *pairs],
         )
         return Written(text(outcome), int(position), int(given_up))
 

@@ -63,6 +63,16 @@ def in_namespace(namespace: str, args: Sequence[Any]) -> Sequence[Any]:
     return [args[0], *command[len(words) :]]
 
 
+def keys_of(args: Sequence[Any]) -> list[str | bytes]:
+    """The keys that a command names.
+
+    Raises:
+        ValueError: it is not known where it does.
+    """
+    command = [*str(args[0]).split(), *args[1:]]
+    return [command[n] for n in _places(command[0].upper(), command)]
+
+
 def _places(name: str, command: Sequence[Any]) -> range:
     if name in _FIRST:
         return range(1, 2)

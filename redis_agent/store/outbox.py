@@ -44,6 +44,7 @@ class Raise:
         at_ms: when the bridge received the event that caused it; 0 when no event did.
         state: what becomes of the criterion's state; None where there is none.
         replaces: whether older ones that nobody has received yet need no delivery any more: a summary.
+        trace: the context that its delivery follows from; "" where it is not traced.
     """
 
     experiment_id: str
@@ -55,15 +56,17 @@ class Raise:
     at_ms: int
     state: StateChange | None = None
     replaces: bool = False
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """An alert in the outbox: its entry id, its JSON, and when its cause was received (ms, 0 if none)."""
+    """An alert in the outbox: its entry id, its JSON, when its cause was received (ms, 0 if none), and its trace."""
 
     id: str
     data: str
     at_ms: int
+    trace: str = ""
 
 
 # What raising can come to, where it is not 0 (raised) or the ms of a cooldown.
@@ -93,7 +96,7 @@ class Outbox:
             names += [keys.cooldown(alert.experiment_id, alert.alert_type, alert.fingerprint), state.key]
             names += [keys.silence(alert.experiment_id, kind) for kind in (None, alert.alert_type)]
             args += [alert.alert_id, alert.cooldown_seconds, alert.data, alert.at_ms]
-            args += [state.name, state.expected, state.told, state.held, int(alert.replaces)]
+            args += [state.name, state.expected, state.told, state.held, int(alert.replaces), alert.trace]
         reply = await scripts.run(self._client, "raise_alerts", names, args)
         return [int(outcome) for outcome in reply]
 
@@ -216,4 +219,5 @@ def _alerts(rows: list[Any]) -> list[OutboxEntry]:
 
 def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> OutboxEntry:
     at = fields.get(b"at", b"0")
-    return OutboxEntry(entry_id.decode(), text(fields.get(b"data", b"")), int(at) if at.isdigit() else 0)
+    data, trace = text(fields.get(b"data", b"")), text(fields.get(b"trace", b""))
+    return OutboxEntry(entry_id.decode(), data, int(at) if at.isdigit() else 0, trace)

@@ -74,7 +74,7 @@ class Partitions:
             Partition(number, namespace, self._connect(namespace, name=name))
             for number, namespace in enumerate(self._namespaces(count))
         )
-        self._wide: Any = None
+        self._wide: Redis | None = None
 
     def _namespaces(self, count: int) -> Sequence[str]:
         if count == 1 and not self._address.cluster:
@@ -112,9 +112,8 @@ class Partitions:
     def wide(self) -> Redis:
         """The client of what has no namespace, and may be in any slot: no script of several keys, no transaction."""
         if self._wide is None:
-            self._wide = self.home.client if self.plain else wide_client(self._address, name=self._name)
-        found: Redis = self._wide  # a client of a whole cluster is used like any other
-        return found
+            self._wide = self.home.client if self.plain else wide_client(self._address, self.topology, name=self._name)
+        return self._wide
 
     def of(self, experiment_id: str) -> Partition:
         """The partition that an experiment belongs to."""

@@ -25,6 +25,7 @@ class StreamEntry(NamedTuple):
         at_ms: when the bridge received it.
         deliveries: how often it was handed out, this time included.
         later: whether its data is still to be had, when it is tried alone.
+        trace: its context where it is traced (see `tracing.py`), else "".
     """
 
     id: str
@@ -32,6 +33,7 @@ class StreamEntry(NamedTuple):
     at_ms: int
     deliveries: int = 1
     later: bool = False
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,14 @@ class ExperimentUpdate:
         plan: the change as `apply_batch.lua` reads it.
         raw: the events for `metrics:{id}`, in order.
         windows: that it is added to as well.
+        asked: whether the aggregate is wanted in return.
     """
 
     experiment_id: str
     plan: dict[str, Any]
     raw: list[bytes]
     windows: list[WindowUpdate] = field(default_factory=list)
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class ErrorAlert:
         at_ms: when the bridge received the event.
         burst_key: counts the alerts of the experiment within one cooldown; "" counts none.
         burst_limit: how many there may be.
+        trace: the context that its delivery follows from; "" where it is not traced.
     """
 
     cooldown_key: str
@@ -109,6 +114,7 @@ class ErrorAlert:
     at_ms: int
     burst_key: str = ""
     burst_limit: int = 0
+    trace: str = ""
 
 
 @dataclass(slots=True)
@@ -135,7 +141,7 @@ class Applied:
     """The batch was applied.
 
     Attributes:
-        aggregates: experiment -> its aggregate hash after the batch.
+        aggregates: experiment -> its aggregate hash after the batch, of those that were asked for.
         refused: (experiment, name) beyond the limit of names.
         raised: for each error alert whether it was raised (else its cooldown was running).
         unwritten: windows that could not be added to, and why: the aggregate is worth more than its history.
@@ -317,6 +323,7 @@ class EventStream:
             )
             raw = update.raw[-self._limits["max_raw"] :] if self._limits["max_raw"] else []
             update.plan["raw"] = len(raw)
+            update.plan["asked"] = int(update.asked)
             update.plan["windows"] = [[w.keep_seconds, *(w.part or ())] for w in update.windows]
             window_keys += [keys.window(experiment_id, w.window.kind, w.window.start_s) for w in update.windows]
             blobs += raw
@@ -327,7 +334,8 @@ class EventStream:
             "dead": [[d.position + 1, d.reason, d.deliveries, d.at_ms, int(d.readable)] for d in batch.dead],
             "contiguous": batch.contiguous,
             "alerts": [
-                [a.alert_id, a.cooldown_seconds, a.at_ms, a.burst_limit if a.burst_key else 0] for a in batch.alerts
+                [a.alert_id, a.cooldown_seconds, a.at_ms, a.burst_limit if a.burst_key else 0, a.trace]
+                for a in batch.alerts
             ],
             **({"touched": True} if self._touched else {}),
             **self._limits,
@@ -354,8 +362,7 @@ class EventStream:
                 keys.GROUP,
                 self._consumer,
                 len(batch.ids),
-                *batch.ids,
-                "JUSTID",
+                " ".join(batch.ids),
                 json.dumps(plan, separators=(",", ":")),
                 *blobs,
             ],
@@ -385,14 +392,15 @@ def _entries(rows: list[Any]) -> list[StreamEntry]:
     for entry_id, fields in rows:
         text_id = entry_id.decode()
         if len(fields) == 4 and fields[0] == b"data" and fields[2] == b"at":  # as the bridge writes them
-            data, at = fields[1], fields[3]
+            data, at, trace = fields[1], fields[3], ""
         else:
             named = dict(zip(fields[::2], fields[1::2], strict=False))
             data, at = named.get(b"data"), named.get(b"at")
+            trace = text(named.get(b"trace", b""))
         if at is None or at != last_at:  # a mirrored batch shares its time of receipt
             at_ms = _received_ms(at)
             last_at, last_at_ms = (None, int(text_id.partition("-")[0])) if at_ms is None else (at, at_ms)
-        entries.append(StreamEntry(text_id, data, last_at_ms))
+        entries.append(StreamEntry(text_id, data, last_at_ms, 1, False, trace))  # noqa: FBT003
     return entries
 
 
@@ -416,8 +424,9 @@ def _applied(batch: Batch, reply: list[Any]) -> Applied | Stale | Conflict | Blo
     if outcome == b"conflict":
         experiment_id = batch.updates[int(reply[1]) - 1].experiment_id
         return Conflict(experiment_id, text(reply[2]), text(reply[3]))
+    asked = [update.experiment_id for update in batch.updates if update.asked]
     return Applied(
-        aggregates={update.experiment_id: text_map(flat) for update, flat in zip(batch.updates, reply[1], strict=True)},
+        aggregates={experiment_id: text_map(flat) for experiment_id, flat in zip(asked, reply[1], strict=True)},
         refused=[(batch.updates[int(n) - 1].experiment_id, text(name)) for n, name in reply[2]],
         raised=[bool(outcome) for outcome in reply[3]],
         unwritten=[(text(key), text(problem)) for key, problem in reply[4]],

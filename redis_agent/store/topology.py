@@ -1,7 +1,7 @@
 """Which node of a Redis Cluster is the primary of which slot, as its nodes say.
 
-A node that was cut off goes on saying what it last knew. Each owner of slots says with which epoch it owns them, and a
-later epoch wins; so an owner with an earlier one than is known already is not believed.
+A node that was cut off goes on saying what it last knew. Every failover and every move of a slot gives some primary an
+epoch later than all before; so a node that knows only earlier ones than are known already is not believed.
 """
 
 import asyncio
@@ -19,6 +19,8 @@ from redis_agent.store.address import HostPort
 
 # The nodes are not asked more often than this, whoever wants to know.
 _ASK_SECONDS = 0.2
+# So many times in a row only earlier epochs than are known are heard of before they are believed.
+_OLDER_ANSWERS = 20
 # A node that does not answer sooner is passed over for the next.
 NODE_TIMEOUT_SECONDS = 1.0
 
@@ -58,9 +60,9 @@ class Node:
         return any(first <= slot <= last for first, last in self.slots)
 
 
-def slot_of(key: str) -> int:
+def slot_of(key: str | bytes) -> int:
     """The slot of a key, by its hash tag if it has one."""
-    return int(key_slot(key.encode()))
+    return int(key_slot(key.encode() if isinstance(key, str) else key))
 
 
 def read_nodes(reply: str, asked: HostPort, *, hostnames: bool = False) -> list[Node]:
@@ -97,6 +99,10 @@ def read_nodes(reply: str, asked: HostPort, *, hostnames: bool = False) -> list[
     return nodes
 
 
+def _epoch(nodes: Iterable[Node]) -> int:
+    return max((node.epoch for node in nodes if node.primary), default=0)
+
+
 class Topology:
     """What this process knows of a cluster, kept as new as somebody wants it.
 
@@ -111,7 +117,7 @@ class Topology:
         self.connect = connect
         self._hostnames = hostnames
         self._nodes: tuple[Node, ...] = ()
-        self._owners: dict[int, Node] = {}
+        self._older_answers = 0
         self._to_ask: list[HostPort] = []
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
@@ -121,10 +127,11 @@ class Topology:
         """The nodes as they were last heard of."""
         return self._nodes
 
-    def known_primary(self, slot: int) -> HostPort | None:
+    def known(self, slot: int) -> HostPort | None:
         """Where the primary of a slot was last known to be."""
-        node = self._owners.get(slot)
-        return None if node is None else node.address
+        owners = [node for node in self._nodes if node.primary and node.owns(slot)]
+        newest = max(owners, key=lambda node: node.epoch, default=None)
+        return None if newest is None else newest.address
 
     async def primary(self, slot: int) -> HostPort:
         """Where the primary of a slot is.
@@ -132,20 +139,12 @@ class Topology:
         Raises:
             ConnectionError: no node says.
         """
-        if self._owner(slot) is None:
+        if self.known(slot) is None:
             await self.refresh()
-        node = self._owner(slot)
-        if node is None:
+        address = self.known(slot)
+        if address is None:
             raise ConnectionError(f"no node of the cluster says which one is the primary of slot {slot}")
-        return node.address
-
-    def _owner(self, slot: int) -> Node | None:
-        found = [node for node in self._nodes if node.primary and node.owns(slot)]
-        newest = max(found, key=lambda node: node.epoch, default=None)
-        known = self._owners.get(slot)
-        if newest is not None and (known is None or newest.epoch >= known.epoch):
-            self._owners[slot] = newest
-        return self._owners.get(slot)
+        return address
 
     async def refresh(self) -> None:
         """Ask a node, a different one each time, unless one was asked a moment ago. Without an answer all stays."""
@@ -153,13 +152,18 @@ class Topology:
             now = asyncio.get_running_loop().time()
             if now - self._asked_at < _ASK_SECONDS:
                 return
+            older: list[Node] = []
             for address in self._turn():
                 nodes = await self._ask(address)
-                if nodes:
-                    self._nodes = tuple(nodes)
-                    for slot in list(self._owners):
-                        self._owner(slot)
+                if nodes and _epoch(nodes) >= _epoch(self._nodes):
+                    self._nodes, self._older_answers = tuple(nodes), 0
                     break
+                older = nodes or older
+            else:
+                self._older_answers += bool(older)
+                if self._older_answers > _OLDER_ANSWERS:
+                    # Not a node that was cut off, but all of them: somebody has reset the cluster.
+                    self._nodes, self._older_answers = tuple(older), 0
             self._asked_at = asyncio.get_running_loop().time()
 
     def _turn(self) -> Iterable[HostPort]:

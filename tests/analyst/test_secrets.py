@@ -3,6 +3,7 @@
 import pytest
 from redis.asyncio import Redis
 
+from redis_agent import log
 from redis_agent.analyst.gemini import Access
 from redis_agent.app import gemini_for
 from redis_agent.config import Settings
@@ -19,6 +20,7 @@ URL = f"redis://user:{PASSWORD}@redis:6379/0"
 async def test_key_that_the_api_repeats_is_in_no_log(
     stub: GeminiStub, making: Making, capsys: pytest.CaptureFixture[str], code: int
 ) -> None:
+    log.configure(level="info", form="json")  # whatever a test before has made of it
     stub.standing = error(code, "STATUS", f"about {KEY} and {KEY[:20]} and {URL} and key={KEY}", [{"key": KEY}])
     gemini = making(secrets=secrets_in(URL))
     await ask(gemini, seconds=3)

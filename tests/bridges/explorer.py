@@ -8,7 +8,7 @@ whose lease runs out, who dies. Everything between two awaits is one step, as in
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from typing import Any
 
 from redis_agent.bridge_terms import BridgeTenure, Terms
@@ -74,7 +74,10 @@ class FakeMirror:
     async def announce(self, value: str, announcement: Announcement) -> bool:
         return await Ask(lambda: self._server.announce(value, str(announcement)))
 
-    async def write(self, value: str, *, epoch: str, batch: Batch, confirmed: int | None = None) -> Written:
+    async def write(
+        self, value: str, *, epoch: str, batch: Batch, confirmed: int | None, traces: Mapping[int, str]
+    ) -> Written:
+        assert not traces
         assert (confirmed is None) != self.waits
         return await Ask(lambda: self._server.write(value, epoch=epoch, batch=batch, confirmed=confirmed))
 

@@ -37,7 +37,7 @@ def event_stream(client: Redis, consumer: str = "c1", *, max_fields: int = 1000)
 
 def update(experiment: str, *, counters: int = 1, gauges: int = 0, id_: str = "1-1") -> ExperimentUpdate:
     plan: dict[str, Any] = {"id": experiment, "events": "1", "first": NOW, "last": NOW, "last_ms": 1}
-    plan["counters"] = [[f"c{n}", "1"] for n in range(counters)]
+    plan["counters"] = [part for n in range(counters) for part in (f"c{n}_count", "1")]
     plan["gauges"] = [[f"g{n}", "0.5", id_, "0.5", "1", "0.5", "0.5"] for n in range(gauges)]
     windows = [WindowUpdate(Window("minute", 60), 100, None), WindowUpdate(Window("hour", 0), 200, None)]
     return ExperimentUpdate(experiment, plan, [b"{}"], windows)

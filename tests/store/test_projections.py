@@ -34,7 +34,7 @@ class Applier:
             (entry,) = await self.stream.read_new(count=1, block_ms=1)
             at = f"2026-01-01T00:00:00.{self.applied:03d}Z"
             plan = {"id": one, "events": "1", "first": at, "last": at, "last_ms": 1, "gauges": []}
-            update = ExperimentUpdate(one, plan | {"counters": [["sent", "1"]]}, [raw[-1]])
+            update = ExperimentUpdate(one, plan | {"counters": ["sent_count", "1"]}, [raw[-1]])
             assert isinstance(await self.stream.apply(Batch([entry.id], [update])), Applied)
         return raw
 

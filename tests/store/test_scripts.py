@@ -63,7 +63,8 @@ def change(number: int, told: str, *, experiment: str = "e", expected: bytes = b
 def update(experiment: str, **counters: int) -> ExperimentUpdate:
     now = "2026-01-01T00:00:00.000Z"
     plan = {"id": experiment, "events": "1", "first": now, "last": now, "last_ms": 1, "gauges": []}
-    return ExperimentUpdate(experiment, plan | {"counters": [[n, str(c)] for n, c in counters.items()]}, [b"{}"])
+    flat = [part for n, c in counters.items() for part in (f"{n}_count", str(c))]
+    return ExperimentUpdate(experiment, plan | {"counters": flat}, [b"{}"])
 
 
 # Headers -------------------------------------------------------------------------------------------------------
@@ -300,6 +301,32 @@ async def test_mirrored_positions_are_written_once_in_whatever_batches_they_come
             assert written == Written("written", reached)
     entries = await raw.xrange(keys.STREAM)
     assert [(e[b"data"], e[b"at"]) for _, e in entries] == [(b"%d" % n, b"%d" % n) for n in range(1, reached + 1)]
+
+
+async def test_traced_events_carry_their_contexts_and_no_other_has_the_field(raw: Redis) -> None:
+    mirror, claim = await begin_to_lead(raw)
+    batch = Mirrored(1, 1, [(n, b"%d" % n) for n in range(1, 13)])
+    for context in ("first", "again"):  # sent again after a lost reply
+        await mirror.write(claim.value, epoch="e1", batch=batch, traces={2: f"{context}-2", 12: f"{context}-12"})
+    stream = event_stream(raw)
+    await stream.ensure_group()
+
+    read = await stream.read_new(count=100, block_ms=1)
+
+    assert {int(entry.data or b""): entry.trace for entry in read if entry.trace} == {2: "first-2", 12: "first-12"}
+    assert [entry.at_ms for entry in read] == list(range(1, 13))
+    fields = [set(entry) for _, entry in await raw.xrange(keys.STREAM)]
+    assert [n for n, names in enumerate(fields, 1) if b"trace" in names] == [2, 12]
+    assert all(names - {b"trace"} == {b"data", b"at"} for names in fields)
+
+
+async def test_alert_carries_its_context_into_the_outbox(raw: Redis) -> None:
+    await Outbox(raw).raise_([replace(alert(1), trace="context"), alert(2)])
+    delivery = Delivery(reader=raw, client=raw, consumer="ann", channel=CHANNEL)
+    await delivery.ensure_group()
+
+    assert [entry.trace for entry in await delivery.read(count=9, block_ms=1)] == ["context", ""]
+    assert [set(entry) for _, entry in await raw.xrange(keys.OUTBOX)] == [{b"data", b"at", b"trace"}, {b"data", b"at"}]
 
 
 async def test_hole_in_the_positions_is_refused_and_told(raw: Redis) -> None:

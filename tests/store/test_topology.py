@@ -36,7 +36,7 @@ class Told(Topology):
         return self.answers.pop(0) if self.answers else []
 
 
-async def test_node_that_was_cut_off_is_not_believed_when_another_owner_has_a_later_epoch() -> None:
+async def test_node_that_was_cut_off_is_not_believed() -> None:
     topology = Told()
     old = Node("old", ("old", 1), True, False, 1, ((0, 16383),))
     new = Node("new", ("new", 1), True, False, 2, ((0, 16383),))
@@ -45,6 +45,16 @@ async def test_node_that_was_cut_off_is_not_believed_when_another_owner_has_a_la
         topology._asked_at = -1e9
         await topology.refresh()
         assert (await topology.primary(7))[0] == primary
+
+
+async def test_cluster_that_was_reset_is_believed_after_a_while() -> None:
+    topology = Told()
+    topology._nodes = (Node("new", ("new", 1), True, False, 9, ((0, 16383),)),)
+    for _ in range(30):
+        topology.answers = [[Node("reset", ("reset", 1), True, False, 1, ((0, 16383),))]]
+        topology._asked_at = -1e9
+        await topology.refresh()
+    assert topology.known(7) == ("reset", 1)
 
 
 async def test_node_that_does_not_answer_is_passed_over() -> None:

@@ -11,21 +11,21 @@
 --       then for each alert: cooldown, burst
 --       then the windows of each experiment
 --       then in a partition: touched
--- ARGV: group, consumer, n, id * n (ascending), 'JUSTID', plan, then the blobs the plan names in its order:
---       raw events of each experiment, data of each dead letter, data of each alert
+-- ARGV: group, consumer, n, ids (n of them, ascending, in one text with spaces between), plan, then the blobs the plan
+--       names in its order: raw events of each experiment, data of each dead letter, data of each alert
 -- plan (JSON): {
---   experiments: [{id, events, first, last, last_ms, counters: [[name, delta]...],
---                  gauges: [[name, latest, latest_id, sum, samples, min, max]...], raw,
+--   experiments: [{id, events, first, last, last_ms, counters: [field, delta, field, delta...],
+--                  gauges: [[name, latest, latest_id, sum, samples, min, max]...], raw, asked: 1 or 0,
 --                  windows: [[ttl_seconds]   what is added to the experiment is added to the window, or
---                            [ttl_seconds, events, [[number of the counter, delta]...],
+--                            [ttl_seconds, events, [number of the counter, delta, number, delta...],
 --                             [[number of the gauge, sum, samples, min, max]...]]...]}...],
 --   dead: [[index of the id, reason, deliveries, at_ms, 1 if readable]...],
---   alerts: [[alert_id, cooldown_seconds, at_ms, burst_limit (0 for none)]...],
+--   alerts: [[alert_id, cooldown_seconds, at_ms, burst_limit (0 for none), trace ('' for none)]...],
 --   contiguous: whether the batch is every entry of the stream from its first to its last id,
 --   touched: whether the experiments are noted as touched,
 --   max_fields, max_raw, max_dead}     numbers as text where they may be fractions
--- returns: {'applied', aggregates, refused, alerts, unwritten}: for each experiment its aggregate as field, value...;
---            refused: [experiment number, name]... beyond max_fields; for each alert 1 if raised, else 0;
+-- returns: {'applied', aggregates, refused, alerts, unwritten}: for each experiment that is asked for, in order, its
+--            aggregate as field, value...; refused: [experiment number, name]... beyond max_fields; for each alert 1 if raised, else 0;
 --            unwritten: [key, problem]... windows of the wrong form, which cost only themselves
 --          {'stale', id...}: the ids that are still ours; nothing was changed
 --          {'conflict', experiment number, key, problem}: a key of the wrong form; nothing was changed
@@ -38,6 +38,8 @@ local group, consumer, n = ARGV[1], ARGV[2], tonumber(ARGV[3])
 -- Sums are texts with up to 12 decimals. Lua's numbers are doubles, exact only to 2^53, so a text is added
 -- as three limbs of 12 digits: units of 1e12, of 1 and of 1e-12.
 local LIMB = 1e12
+local POWERS = {[0] = 1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12}
+local find, floor, format = string.find, math.floor, string.format
 
 local function limbs(text)
   local sign, whole, fraction = text:match('^(%-?)(%d+)%.?(%d*)$')
@@ -51,17 +53,13 @@ end
 
 -- Bring the two lower limbs into 0 <= limb < 1e12; the sign of the whole is then that of the highest.
 local function carried(high, mid, low)
-  local carry = math.floor(low / LIMB)
+  local carry = floor(low / LIMB)
   mid, low = mid + carry, low - carry * LIMB
-  carry = math.floor(mid / LIMB)
+  carry = floor(mid / LIMB)
   return high + carry, mid - carry * LIMB, low
 end
 
--- nil when `a` is no such text; `b` comes from Python and is one.
-local function add(a, b)
-  if #a < 15 and #b < 15 and a:find('^%-?%d+$') and not b:find('.', 1, true) then
-    return string.format('%.0f', tonumber(a) + tonumber(b))
-  end
+local function add_limbs(a, b)
   local a_high, a_mid, a_low = limbs(a)
   if not a_high then
     return nil
@@ -73,11 +71,53 @@ local function add(a, b)
     sign = '-'
     high, mid, low = carried(-high, -mid, -low)
   end
-  local text = high > 0 and string.format('%.0f%012.0f', high, mid) or string.format('%.0f', mid)
+  local text = high > 0 and format('%.0f%012.0f', high, mid) or format('%.0f', mid)
   if low > 0 then
-    text = text .. '.' .. string.format('%012.0f', low):gsub('0+$', '')
+    text = text .. '.' .. format('%012.0f', low):gsub('0+$', '')
   end
   return sign .. text
+end
+
+-- Numbers of up to 15 digits: in units of their last place they are whole, and a double holds them. Reading a text and
+-- scaling it err by less than a quarter of a unit below 1e15, so rounding finds the unit; a double that is nearest to a
+-- decimal of 15 digits prints as that decimal. nil when that is not so: it would be too large, or print with an exponent.
+local function add_short(a, b)
+  local a_point, b_point = find(a, '.', 1, true), find(b, '.', 1, true)
+  local a_places, b_places = a_point and #a - a_point or 0, b_point and #b - b_point or 0
+  local power = POWERS[a_places > b_places and a_places or b_places]
+  if not power then
+    return nil
+  end
+  local x, y = tonumber(a) * power, tonumber(b) * power
+  if x >= 1e15 or x <= -1e15 or y >= 1e15 or y <= -1e15 then
+    return nil
+  end
+  local units = floor(x + 0.5) + floor(y + 0.5)
+  if units == 0 then
+    return '0'
+  end
+  local sum = units / power
+  local size = sum < 0 and -sum or sum
+  if size < 1e-4 or size * power >= 1e15 then
+    return nil
+  end
+  return format('%.15g', sum)
+end
+
+-- nil when `a` is no such text; `b` comes from Python and is one.
+local function add(a, b)
+  if #a < 17 and #b < 17 and find(a, '^%-?%d+%.?%d*$') then
+    return add_short(a, b) or add_limbs(a, b)
+  end
+  return add_limbs(a, b)
+end
+
+-- The same where `count` is whole, and less than 1e15.
+local function plus(a, count)
+  if #a < 15 and find(a, '^%-?%d+$') then
+    return format('%.0f', a + count)
+  end
+  return add_limbs(a, count)
 end
 
 local function later(a, b)
@@ -94,8 +134,11 @@ end
 
 -- HMGET in slices, for the same reason as HSET; an error is given back.
 local function hmget(key, names)
+  if #names <= 2000 then
+    return redis.pcall('HMGET', key, unpack(names))
+  end
   local values = {}
-  for from = 1, math.max(1, #names), 2000 do
+  for from = 1, #names, 2000 do
     local to = math.min(from + 1999, #names)
     local found = redis.pcall('HMGET', key, unpack(names, from, to))
     if found.err then
@@ -119,33 +162,26 @@ end
 -- Usually the batch is just what this consumer has pending between its first and its last id: one range says so.
 -- Otherwise (some are gone, or others of ours lie between) each is asked for. What another consumer holds by now is left
 -- to it: a worker that was stopped and comes back takes nothing from whoever took over from it.
-local function all_pending()
-  local rows = redis.call('XPENDING', STREAM, group, ARGV[4], ARGV[3 + n], n, consumer)
-  if #rows < n then
-    return false
-  end
-  for i = 1, n do
-    if rows[i][1] ~= ARGV[3 + i] then
-      return false
-    end
-  end
-  return true
+local ids = {}
+local first_id, last_id = ARGV[4]:match('^%S+'), ARGV[4]:sub(-41):match('%S+$') -- no id is longer
+for i, row in ipairs(redis.call('XPENDING', STREAM, group, first_id, last_id, n, consumer)) do
+  ids[i] = row[1]
 end
-
-if not all_pending() then
-  local ours = {}
-  for i = 4, 3 + n do
-    if redis.call('XPENDING', STREAM, group, ARGV[i], ARGV[i], 1, consumer)[1] then
-      ours[#ours + 1] = ARGV[i]
+if table.concat(ids, ' ') ~= ARGV[4] then
+  ids = {}
+  for id in ARGV[4]:gmatch('%S+') do
+    if redis.call('XPENDING', STREAM, group, id, id, 1, consumer)[1] then
+      ids[#ids + 1] = id
     end
   end
-  if #ours < n then
-    return {'stale', unpack(ours)}
+  if #ids < n then
+    table.insert(ids, 1, 'stale')
+    return ids
   end
 end
 
 -- 2. Read and check; nothing is written yet -------------------------------------------------------------
-local plan = cjson.decode(ARGV[5 + n])
+local plan = cjson.decode(ARGV[5])
 -- Keys that all experiments share: of the wrong type, these two stop everything.
 for key, size in pairs({[INDEX] = 'ZCARD', [ABOVE] = 'HLEN'}) do
   local problem = redis.pcall(size, key)
@@ -178,17 +214,24 @@ end
 local writes, refused = {}, {}
 for e, change in ipairs(plan.experiments) do
   local aggregate, raw_events, fold_state = KEYS[7 + 3 * e], KEYS[8 + 3 * e], KEYS[9 + 3 * e]
-  local names = {'events_total', 'first_event_at', 'last_updated'}
-  for _, counter in ipairs(change.counters) do
-    names[#names + 1] = counter[1] .. '_count'
+  local counters, gauges = change.counters, change.gauges
+  -- What is added under which name: events, counters, and sum, samples, min and max of each gauge. So do windows.
+  local names, added, at = {'events_total'}, {change.events}, 1
+  for c = 1, #counters, 2 do
+    at = at + 1
+    names[at], added[at] = counters[c], counters[c + 1]
   end
   local state_names = {}
-  for g, gauge in ipairs(change.gauges) do
-    for _, suffix in ipairs({'_samples', '_sum', '_min', '_max'}) do
-      names[#names + 1] = gauge[1] .. suffix
-    end
-    state_names[g] = 'latest:' .. gauge[1]
+  for g, gauge in ipairs(gauges) do
+    local name = gauge[1]
+    names[at + 1], added[at + 1] = name .. '_sum', gauge[4]
+    names[at + 2], added[at + 2] = name .. '_samples', gauge[5]
+    names[at + 3], added[at + 3] = name .. '_min', gauge[6]
+    names[at + 4], added[at + 4] = name .. '_max', gauge[7]
+    at = at + 4
+    state_names[g] = 'latest:' .. name
   end
+  names[at + 1], names[at + 2] = 'first_event_at', 'last_updated'
   local values = hmget(aggregate, names)
   if values.err then
     return conflict(e, aggregate, values.err)
@@ -200,88 +243,91 @@ for e, change in ipairs(plan.experiments) do
     end
   end
   local known = {}
-  if #change.gauges > 0 then
+  if #gauges > 0 then
     known = hmget(fold_state, state_names)
     if known.err then
       return conflict(e, fold_state, known.err)
     end
   end
   local fields -- in use, counted when the first new name comes
-
-  local set, state = {}, {}
-  local function put(field, value)
-    set[#set + 1], set[#set + 2] = field, value
-  end
-  local function total(at, delta)
-    if not values[at] then
-      return delta
-    end
-    return add(values[at], delta)
-  end
-  local function room(name, at, needed)
-    if values[at] then
-      return true
-    end
+  local missing = {} -- the places in `names` of what there is no room for
+  local function room(place, needed)
     fields = fields or math.max(3, redis.call('HLEN', aggregate))
     if fields + needed > plan.max_fields then
-      refused[#refused + 1] = {e, name}
+      for n = place, place + (needed == 1 and 0 or 3) do
+        missing[n] = true
+      end
       return false
     end
     fields = fields + needed
     return true
   end
 
-  local events = total(1, change.events)
-  if not events or events:find('.', 1, true) then
+  local events = values[1] and plus(values[1], change.events) or not values[1] and change.events
+  if not events or values[1] and find(events, '.', 1, true) then
     return {'conflict', e, aggregate, 'events_total is not a whole number'}
   end
-  put('events_total', events)
-  if not values[2] or change.first < values[2] then
-    put('first_event_at', change.first)
+  local set, state, n = {'events_total', events}, {}, 2
+  local first, last = values[at + 1], values[at + 2]
+  if not first or change.first < first then
+    set[n + 1], set[n + 2] = 'first_event_at', change.first
+    n = n + 2
   end
-  if not values[3] or change.last > values[3] then
-    put('last_updated', change.last)
+  if not last or change.last > last then
+    set[n + 1], set[n + 2] = 'last_updated', change.last
+    n = n + 2
   end
-  local at = 4
-  local taken, gauges_taken = {}, {} -- which names have their place
-  for c, counter in ipairs(change.counters) do
-    if room(counter[1], at, 1) then
-      taken[c] = true
-      local sum = total(at, counter[2])
+  local sums = 1 + #counters / 2
+  for place = 2, sums do
+    local sum, before = added[place], values[place]
+    if before then
+      sum = plus(before, sum)
       if not sum then
-        return {'conflict', e, aggregate, names[at] .. ' is not a number'}
+        return {'conflict', e, aggregate, names[place] .. ' is not a number'}
       end
-      put(names[at], sum)
+    elseif not room(place, 1) then
+      refused[#refused + 1], sum = {e, names[place]:sub(1, -7)}, nil
     end
-    at = at + 1
+    if sum then
+      set[n + 1], set[n + 2] = names[place], sum
+      n = n + 2
+    end
   end
-  for g, gauge in ipairs(change.gauges) do
-    local name, latest, latest_id, sum, samples, low, high = unpack(gauge)
-    if room(name, at, 5) then
-      gauges_taken[g] = true
-      local new_samples, new_sum = total(at, samples), total(at + 1, sum)
-      if not new_samples or not new_sum then
-        return {'conflict', e, aggregate, name .. '_samples or _sum is not a number'}
+  for g, gauge in ipairs(gauges) do
+    local place = sums + 4 * g - 3
+    local sum, samples = gauge[4], gauge[5]
+    local old_sum, old_samples, old_low, old_high =
+      values[place], values[place + 1], values[place + 2], values[place + 3]
+    if old_samples or room(place, 5) then
+      sum = old_sum and add(old_sum, sum) or not old_sum and sum
+      samples = old_samples and plus(old_samples, samples) or not old_samples and samples
+      if not sum or not samples then
+        return {'conflict', e, aggregate, gauge[1] .. '_samples or _sum is not a number'}
       end
-      put(name .. '_samples', new_samples)
-      put(name .. '_sum', new_sum)
-      local old_low, old_high = tonumber(values[at + 2] or nil), tonumber(values[at + 3] or nil)
-      if not old_low or tonumber(low) < old_low then
-        put(name .. '_min', low)
+      set[n + 1], set[n + 2], set[n + 3], set[n + 4] = names[place], sum, names[place + 1], samples
+      n = n + 4
+      old_low, old_high = old_low and tonumber(old_low), old_high and tonumber(old_high)
+      if not old_low or tonumber(gauge[6]) < old_low then
+        set[n + 1], set[n + 2] = names[place + 2], gauge[6]
+        n = n + 2
       end
-      if not old_high or tonumber(high) > old_high then
-        put(name .. '_max', high)
+      if not old_high or tonumber(gauge[7]) > old_high then
+        set[n + 1], set[n + 2] = names[place + 3], gauge[7]
+        n = n + 2
       end
       -- The latest value is the one latest in the stream, in whatever order workers apply their batches.
-      if not known[g] or later(latest_id, known[g]) then
-        put(name .. '_latest', latest)
-        state[#state + 1], state[#state + 2] = state_names[g], latest_id
+      if not known[g] or later(gauge[3], known[g]) then
+        set[n + 1], set[n + 2] = gauge[1] .. '_latest', gauge[2]
+        n = n + 2
+        state[#state + 1], state[#state + 2] = state_names[g], gauge[3]
       end
+    else
+      refused[#refused + 1] = {e, gauge[1]}
     end
-    at = at + 4
   end
+  names[1], names[at + 1], names[at + 2] = 'events', nil, nil
   writes[e] = {aggregate = aggregate, raw_events = raw_events, fold_state = fold_state, set = set, state = state,
-    taken = taken, gauges_taken = gauges_taken}
+    names = names, added = added, sums = sums, missing = missing}
 end
 
 -- A right may have been taken away since the last batch, and one that is missing half-way would leave sums that are added
@@ -318,76 +364,93 @@ if #plan.alerts > 0 then
   must_be_allowed('EXPIRE', burst, '1')
   must_be_allowed('XADD', OUTBOX, '*', 'f', '1')
 end
-must_be_allowed('XACK', STREAM, group, ARGV[4])
+must_be_allowed('XACK', STREAM, group, ids[1])
 
 -- 3. Write: from here on nothing can fail ---------------------------------------------------------------
-local blob = 6 + n
+local blob = 6
 -- An event whose time of receipt lies in the future (a machine's clock ran ahead) must not keep its experiment the most
 -- recently active one until that time comes: the index goes no further than now.
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local aggregates, touched, unwritten = {}, {}, {}
 
--- What is added to a window: names and what is added to each, sums first, and from `sums` on the bounds of gauges, the
--- lower before the upper. A name that the aggregate had no room for is not among them.
-local function addition(change, write, events, counters, gauges)
-  local whole = counters == change.counters
-  local names, values, n = {'events'}, {events}, 1
-  for c, counter in ipairs(counters) do
-    local number = whole and c or counter[1]
-    if write.taken[number] then
+-- What a window gets of an experiment's names: the places of names and what is added to each, without what the
+-- aggregate has no room for.
+local function share(write, window)
+  local places, values, n = {1}, {window[2]}, 1
+  local function give(place, value)
+    if not write.missing[place] then
       n = n + 1
-      names[n], values[n] = change.counters[number][1] .. '_count', counter[2]
+      places[n], values[n] = place, value
     end
   end
-  local bounds, from = {}, whole and 4 or 2
-  for g, gauge in ipairs(gauges) do
-    local number = whole and g or gauge[1]
-    if write.gauges_taken[number] then
-      local name = change.gauges[number][1]
-      names[n + 1], values[n + 1] = name .. '_sum', gauge[from]
-      names[n + 2], values[n + 2] = name .. '_samples', gauge[from + 1]
-      n = n + 2
-      bounds[#bounds + 1] = {name, gauge[from + 2], gauge[from + 3]}
+  for c = 1, #window[3], 2 do
+    give(1 + window[3][c], window[3][c + 1])
+  end
+  for _, gauge in ipairs(window[4]) do
+    for part = 2, 5 do
+      give(write.sums + 4 * gauge[1] + part - 5, gauge[part])
     end
   end
-  local sums = n
-  for _, bound in ipairs(bounds) do
-    names[n + 1], values[n + 1] = bound[1] .. '_min', bound[2]
-    names[n + 2], values[n + 2] = bound[1] .. '_max', bound[3]
-    n = n + 2
+  return places, values
+end
+
+local function every(write)
+  local places, values = {}, {}
+  for place, value in ipairs(write.added) do
+    if not write.missing[place] then
+      places[#places + 1], values[#values + 1] = place, value
+    end
   end
-  return {names = names, values = values, sums = sums}
+  return places, values
 end
 
 -- Nothing here may end the script half-way: what is wrong with a window is said, and the window goes without.
-local function add_window(key, seconds, added)
-  local names, values, sums = added.names, added.values, added.sums
+local function add_window(key, window, write)
+  local names, values, places = write.names, write.added, nil
+  if window[2] or next(write.missing) then
+    if window[2] then
+      places, values = share(write, window)
+    else
+      places, values = every(write)
+    end
+    names = {}
+    for i, place in ipairs(places) do
+      names[i] = write.names[place]
+    end
+  end
   local known = hmget(key, names)
   if known.err then
     return known.err
   end
-  local set, n, problem = {}, 0, nil
-  for i, name in ipairs(names) do
-    local value, before = values[i], known[i]
-    if before and i <= sums then
-      value = add(before, value)
-      if not value then
-        problem = name .. ' is not a number'
+  local set, n, sums, problem = {}, 0, write.sums, nil
+  for i, value in ipairs(values) do
+    local before = known[i]
+    if before then
+      local place = places and places[i] or i
+      local part = place > sums and (place - sums) % 4 or 2
+      if part == 2 then
+        value = plus(before, value)
+      elseif part == 1 then
+        value = add(before, value)
+      else
+        local old, new = tonumber(before), tonumber(value)
+        if old and (part == 3 and new >= old or part == 0 and new <= old) then
+          value = false
+        end
       end
-    elseif before then
-      local old, new = tonumber(before), tonumber(value)
-      local is_low = (i - sums) % 2 == 1
-      value = (not old or is_low and new < old or not is_low and new > old) and value
+      if value == nil then
+        problem = names[i] .. ' is not a number'
+      end
     end
     if value then
-      set[n + 1], set[n + 2] = name, value
+      set[n + 1], set[n + 2] = names[i], value
       n = n + 2
     end
   end
   hset(key, set)
   if not known[1] then
-    redis.call('EXPIRE', key, seconds)
+    redis.call('EXPIRE', key, window[1])
   end
   return problem
 end
@@ -403,26 +466,20 @@ for e, change in ipairs(plan.experiments) do
     end
     blob = blob + change.raw
   end
-  local whole
   for _, window in ipairs(change.windows) do
-    local key, added = KEYS[next_window], nil
-    if window[2] then
-      added = addition(change, write, window[2], window[3], window[4])
-    else -- most minutes and hours get all of it
-      whole = whole or addition(change, write, change.events, change.counters, change.gauges)
-      added = whole
-    end
-    local problem = add_window(key, window[1], added)
+    local problem = add_window(KEYS[next_window], window, write)
     if problem then
-      unwritten[#unwritten + 1] = {key, problem}
+      unwritten[#unwritten + 1] = {KEYS[next_window], problem}
     end
     next_window = next_window + 1
   end
   touched[2 * e - 1], touched[2 * e] = math.min(change.last_ms, now_ms), change.id
-  aggregates[e] = redis.call('HGETALL', write.aggregate)
+  if change.asked == 1 then
+    aggregates[#aggregates + 1] = redis.call('HGETALL', write.aggregate)
+  end
 end
-if #touched > 0 then
-  redis.call('ZADD', INDEX, 'GT', unpack(touched))
+for from = 1, #touched, 2000 do
+  redis.call('ZADD', INDEX, 'GT', unpack(touched, from, math.min(from + 1999, #touched)))
 end
 if plan.touched then
   for _, change in ipairs(plan.experiments) do
@@ -438,7 +495,7 @@ for _, entry in ipairs(refused) do
   end
 end
 for _, letter in ipairs(plan.dead) do
-  local id = ARGV[3 + letter[1]]
+  local id = ids[letter[1]]
   redis.call('XADD', DEAD, 'MAXLEN', '~', plan.max_dead, '*', 'data', ARGV[blob], 'reason', letter[2],
     'source_id', id, 'deliveries', letter[3], 'at', letter[4])
   if letter[5] == 1 then
@@ -463,12 +520,14 @@ for a, alert in ipairs(plan.alerts) do
     room = type(so_far) == 'table' or so_far <= alert[4]
   end
   if room and redis.call('SET', cooldown, alert[1], 'NX', 'EX', alert[2]) then
-    enter_outbox(OUTBOX, OUTBOX_ACCOUNT, ARGV[blob], alert[3])
+    enter_outbox(OUTBOX, OUTBOX_ACCOUNT, ARGV[blob], alert[3], alert[5])
     raised[a] = 1
   end
   blob = blob + 1
 end
-redis.call('XACK', STREAM, group, unpack(ARGV, 4, 3 + n))
+for from = 1, n, 2000 do
+  redis.call('XACK', STREAM, group, unpack(ids, from, math.min(from + 1999, n)))
+end
 
 -- 4. Where a lost group would be recreated --------------------------------------------------------------
 -- The floor: every entry up to it has been applied. What this batch applied above it, because an older batch of another
@@ -483,13 +542,12 @@ if left[1] > 0 then
   else
     floor = string.format('%.0f', tonumber(ms) - 1) .. '-18446744073709551615'
   end
-  local first, last = ARGV[4], ARGV[3 + n]
   if redis.call('HLEN', ABOVE) >= (plan.contiguous and 20000 or 2000) then
     -- Somebody has held an entry for very long: what is remembered is bounded, too, lists of single ids the more.
-  elseif plan.contiguous and later(first, oldest) then
-    redis.call('HSET', ABOVE, first, first .. '..' .. last)
-  elseif later(last, oldest) then
-    redis.call('HSET', ABOVE, first, table.concat(ARGV, ' ', 4, 3 + n))
+  elseif plan.contiguous and later(first_id, oldest) then
+    redis.call('HSET', ABOVE, first_id, first_id .. '..' .. last_id)
+  elseif later(last_id, oldest) then
+    redis.call('HSET', ABOVE, first_id, ARGV[4])
   end
 else
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', STREAM)) do

@@ -27,7 +27,7 @@ local function told(key, alert_id, seconds, data)
   elseif not redis.call('SET', KEYS[key + 1], alert_id, 'NX', 'EX', seconds) then
     return math.max(1, redis.call('PTTL', KEYS[key + 1]))
   end
-  enter_outbox(KEYS[2], KEYS[3], data, 0)
+  enter_outbox(KEYS[2], KEYS[3], data, 0, '')
   return 0
 end
 

@@ -2,9 +2,10 @@
 -- Write a batch of published events to the stream: as the lease's holder only, and each position once.
 -- A batch sent again after a lost reply is recognised by its position and written no second time.
 -- From inside the same step the other bridges are told how far the stream is written.
--- The confirmed position is '' for all that is written.
+-- The confirmed position is '' for all that is written; traces are 'position context' of those events that are traced, each
+-- followed by a space but the last.
 -- KEYS: lease, stream, bridge, account
--- ARGV: value, epoch, first_position, given_up_from, channel, confirmed, (received_ms, event)...
+-- ARGV: value, epoch, first_position, given_up_from, channel, confirmed, traces, (received_ms, event)...
 -- returns: {'written', position, given_up} with the position reached and how many were skipped for ever;
 --          {'fenced', position, 0} when the lease is not ours; {'hole', position, 0} when positions in front of
 --          given_up_from are missing, or the epoch is another one (the server lost its state)
@@ -20,11 +21,19 @@ if state[2] ~= ARGV[2] or given_up_from > written + 1 then
 end
 -- include go_on
 go_on(KEYS[2], KEYS[4])
-local last = first + (#ARGV - 6) / 2 - 1
+local last = first + (#ARGV - 7) / 2 - 1
+local traces = {}
+for position, context in ARGV[7]:gmatch('(%d+) (%S+)') do
+  traces[tonumber(position)] = context
+end
 local id
 for position = math.max(written + 1, first), last do
-  local arg = 7 + 2 * (position - first)
-  id = redis.call('XADD', KEYS[2], '*', 'data', ARGV[arg + 1], 'at', ARGV[arg])
+  local arg = 8 + 2 * (position - first)
+  if traces[position] then
+    id = redis.call('XADD', KEYS[2], '*', 'data', ARGV[arg + 1], 'at', ARGV[arg], 'trace', traces[position])
+  else
+    id = redis.call('XADD', KEYS[2], '*', 'data', ARGV[arg + 1], 'at', ARGV[arg])
+  end
 end
 if id then
   redis.pcall('HSET', KEYS[4], 'last_id', id)
