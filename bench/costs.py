@@ -20,9 +20,8 @@ from typing import Any
 import redis
 
 from bench import partitions
-from bench.machine import busy_seconds, describe, process_megabytes, process_seconds
-from bench.meter import Meter, Services, least, rest, send, wait_for
-from bench.mirror import BARE_CHANNEL
+from bench.machine import busy_seconds, describe, process_seconds, resident_bytes
+from bench.meter import Listener, Meter, Services, least, rest, send, wait_for
 from bench.processes import Agent, Child
 from bench.workload import Workload, applied, events, fill, rewind
 from redis_agent.config import Settings
@@ -30,6 +29,7 @@ from redis_agent.embedded import EmbeddedServer, find_server_binary
 from redis_agent.store import keys
 from tests.cluster import Cluster, Node, slot_of
 
+_CHANNEL = "bench:costs"
 _PUBLISHED = 30_000
 _PATIENCE_MS = 20_000
 # A node that only is slow, because the machine is, must not count as failed.
@@ -124,7 +124,7 @@ async def _published(nodes: int, sample: Sequence[bytes]) -> dict[str, Any]:
         primaries=nodes // (1 + replicas), replicas=replicas, node_timeout_ms=_NODE_TIMEOUT_MS
     ) as cluster:
         first, *others = cluster.nodes
-        with Services(first.port, b"PUBLISH", BARE_CHANNEL, sample) as services:
+        with Services(first.port, b"PUBLISH", _CHANNEL, sample) as services:
             services.publish(1_000)
 
             def round_trip() -> None:
@@ -156,7 +156,7 @@ def _bus_bytes(cluster: Cluster, sample: Sequence[bytes]) -> float:
         )
 
     try:
-        with Services(first.port, b"PUBLISH", BARE_CHANNEL, sample) as services:
+        with Services(first.port, b"PUBLISH", _CHANNEL, sample) as services:
             # Until the sockets' own buffers are full, and what is piled is not merely on its way.
             deadline = time.monotonic() + _NODE_TIMEOUT_MS / 2000
             while (before := piled()) < _PILED_BYTES:
@@ -173,10 +173,10 @@ def _bus_bytes(cluster: Cluster, sample: Sequence[bytes]) -> float:
 async def _sharded(sample: Sequence[bytes]) -> dict[str, Any]:
     """SPUBLISH in a cluster of three shards of two: at the slot's primary, its replica, and the others."""
     async with Cluster(node_timeout_ms=_NODE_TIMEOUT_MS) as cluster:
-        primary = cluster.primary_of(slot_of(BARE_CHANNEL))
+        primary = cluster.primary_of(slot_of(_CHANNEL))
         (replica,) = cluster.replicas_of(primary)
         rest = [node for node in cluster.nodes if node not in (primary, replica)]
-        with Services(primary.port, b"SPUBLISH", BARE_CHANNEL, sample) as services:
+        with Services(primary.port, b"SPUBLISH", _CHANNEL, sample) as services:
             services.publish(1_000)
 
             def round_trip() -> None:
@@ -193,22 +193,17 @@ async def _heard(count: int, sample: Sequence[bytes]) -> dict[str, Any]:
     async with Cluster(primaries=1, replicas=0) as cluster:
         (node,) = cluster.nodes
         with ExitStack() as stack:
-            readers = [stack.enter_context(Child("bench.mirror", "raw", node.url)) for _ in range(count)]
-            services = stack.enter_context(Services(node.port, b"PUBLISH", BARE_CHANNEL, sample))
+            listeners = [stack.enter_context(Listener(node.port, _CHANNEL)) for _ in range(count)]
+            services = stack.enter_context(Services(node.port, b"PUBLISH", _CHANNEL, sample))
             services.publish(1_000)
 
             def round_trip() -> None:
                 services.publish(_PUBLISHED)
-                for reader in readers:
-                    wait_for(lambda reader=reader: _count(reader) >= services.sent, "the subscribers")
+                for listener in listeners:
+                    wait_for(lambda listener=listener: listener.heard >= services.sent, "the listeners")
 
             (server,) = least([node.port], round_trip, _PUBLISHED)
     return {"subscribers": count, "server_us": server}
-
-
-def _count(reader: Child) -> int:
-    reader.say("count")
-    return int(reader.result()["count"])
 
 
 # What the agent costs
@@ -248,7 +243,7 @@ class Pair:
 
 def _replicated(pair: Pair, sample: Sequence[bytes], *, at_once: int = 1) -> dict[str, float]:
     """PUBLISH on a server without a cluster, which hands it on to its replica."""
-    with Services(pair.ports[0], b"PUBLISH", BARE_CHANNEL, sample, at_once=at_once) as services:
+    with Services(pair.ports[0], b"PUBLISH", _CHANNEL, sample, at_once=at_once) as services:
         services.publish(1_000)
 
         def round_trip() -> None:
@@ -372,7 +367,7 @@ def _whole(pair: Pair, sample: Sequence[bytes]) -> dict[str, Any]:
             own = time.process_time() - own
             spent = [process_seconds(pid) - b for pid, b in zip(pids, before, strict=True)]
             all_spent = None if busy is None else (busy_seconds() or busy) - busy
-        resident = [process_megabytes(pid) for pid in pids]
+        resident = [round(resident_bytes(pid) / 1e6, 1) for pid in pids]
     passed = services.sent - already
     server, replica = meter.per(passed)
     ours = own + sum(spent) + sum(meter.spent)

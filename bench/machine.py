@@ -50,10 +50,9 @@ def process_seconds(pid: int) -> float:
         return 0.0
 
 
-def process_megabytes(pid: int) -> float:
-    """Resident memory of a process; 0 where the system does not say (not Linux)."""
+def resident_bytes(pid: int) -> int:
+    """Memory that a process has now; 0 where the system does not say (not Linux)."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
-        return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+        return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
-        return 0.0
+        return 0

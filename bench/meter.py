@@ -1,10 +1,12 @@
 """Tools of the measurements: CPU of servers during a block, and services that publish."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import hiredis
 import redis
 
 _SERVICES = 50
@@ -129,6 +131,38 @@ def wait_for(done: Callable[[], object], what: str) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"not within {_PATIENCE_SECONDS:g} s: {what}")
         time.sleep(0.005)
+
+
+class Listener:
+    """A subscriber that counts, in a thread of this process.
+
+    Attributes:
+        heard: messages so far.
+    """
+
+    def __init__(self, port: int, channel: str) -> None:
+        self.heard = 0
+        self._parser = hiredis.Reader()
+        self._connection = socket.create_connection(("127.0.0.1", port))
+        self._connection.sendall(f"SUBSCRIBE {channel}\r\n".encode())
+        while self._parser.gets() is False:  # the confirmation
+            self._parser.feed(self._connection.recv(65_536))
+        self._thread = threading.Thread(target=self._listen)
+
+    def __enter__(self) -> "Listener":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._connection.close()
+
+    def _listen(self) -> None:
+        while data := self._connection.recv(1 << 20):
+            self._parser.feed(data)
+            while self._parser.gets() is not False:
+                self.heard += 1
 
 
 def rest() -> None:

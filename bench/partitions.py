@@ -21,7 +21,7 @@ import redis
 from bench.machine import busy_seconds, describe, process_seconds
 from bench.meter import Meter, Services, least, wait_for
 from bench.processes import Agent
-from bench.workload import Workload, events, fill_stream
+from bench.workload import _FILL, _FILL_CHUNK, Workload, events
 from redis_agent.config import Settings
 from redis_agent.embedded import find_server_binary
 from redis_agent.store import keys
@@ -46,6 +46,13 @@ class Partition:
 
     namespace: str
     client: redis.Redis
+
+    def fill(self, entries: Sequence[bytes]) -> None:
+        """Write events to its stream as the bridge does."""
+        at = str(int(time.time() * 1000)).encode()
+        for n in range(0, len(entries), _FILL_CHUNK):
+            pairs = [part for event in entries[n : n + _FILL_CHUNK] for part in (at, event)]
+            self.client.eval(_FILL, 1, self.namespace + keys.STREAM, *pairs)
 
     def applied(self) -> int:
         """Entries of its stream that a worker has applied."""
@@ -113,7 +120,7 @@ def _worked(site: Site) -> dict[str, Any]:
     for event in events(Workload("partitions", _EVENTS, _EXPERIMENTS)):
         shares[partition_of(json.loads(event)["experiment_id"], PARTITIONS)].append(event)
     for partition, share in zip(site.partitions, shares, strict=True):
-        fill_stream(partition.client, partition.namespace + keys.STREAM, share)
+        partition.fill(share)
 
     def applied() -> int:
         return sum(partition.applied() for partition in site.partitions)

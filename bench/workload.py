@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import redis
@@ -62,23 +62,18 @@ def events(workload: Workload) -> Iterator[bytes]:
 def fill(client: redis.Redis, workload: Workload) -> None:
     """Empty the database; then write the stream and, where wanted, the definitions."""
     client.flushall()
-    fill_stream(client, keys.STREAM, events(workload))
+    at = str(int(time.time() * 1000)).encode()
+    chunk: list[bytes] = []
+    for event in events(workload):
+        chunk += (at, event)
+        if len(chunk) == 2 * _FILL_CHUNK:
+            client.eval(_FILL, 1, keys.STREAM, *chunk)
+            chunk.clear()
+    if chunk:
+        client.eval(_FILL, 1, keys.STREAM, *chunk)
     if workload.criteria:
         for n in range(workload.experiments):
             define(client, f"exp_{n:04d}")
-
-
-def fill_stream(client: redis.Redis, stream: str, entries: Iterable[bytes]) -> None:
-    """Write events to a stream as the bridge does."""
-    at = str(int(time.time() * 1000)).encode()
-    chunk: list[bytes] = []
-    for event in entries:
-        chunk += (at, event)
-        if len(chunk) == 2 * _FILL_CHUNK:
-            client.eval(_FILL, 1, stream, *chunk)
-            chunk.clear()
-    if chunk:
-        client.eval(_FILL, 1, stream, *chunk)
 
 
 def define(client: redis.Redis, experiment_id: str) -> None:
