@@ -2,7 +2,7 @@
 
 CPU time of the servers' main threads (`INFO cpu`) and of the agent's processes, divided by the events that passed; what
 an idle node spends meanwhile is taken off. Each is the least of three rounds: whoever else uses the machine makes the
-same work cost more, never less. `bench.scaling` makes a plan of these figures. About five minutes.
+same work cost more, never less. `bench.scaling` makes a plan of these figures. Five to eight minutes.
 """
 
 import argparse
