@@ -20,7 +20,7 @@ from typing import Any
 import redis
 
 from bench import partitions
-from bench.machine import busy_seconds, describe, process_seconds, resident_bytes
+from bench.machine import busy_seconds, describe, process_seconds, resident_bytes, revision
 from bench.meter import Listener, Meter, Services, least, rest, send, wait_for
 from bench.processes import Agent, Child
 from bench.workload import Workload, applied, events, fill, rewind
@@ -62,7 +62,11 @@ def main() -> int:
     for section in options.only or SECTIONS:
         _say(section)
         # How busy the machine was before: whoever reads the figures wants to know.
-        sections[section] = {"date": time.strftime("%Y-%m-%d"), "load_before": round(os.getloadavg()[0], 1)}
+        sections[section] = {
+            "date": time.strftime("%Y-%m-%d"),
+            "revision": revision(),
+            "load_before": round(os.getloadavg()[0], 1),
+        }
         figures |= asyncio.run(SECTIONS[section]())
     text = json.dumps(figures, indent=2)
     print(text)

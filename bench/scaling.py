@@ -371,8 +371,10 @@ def _origin(figures: dict[str, Any]) -> Iterator[str]:
         f"{machine['cores']} cores, {machine['cpu']}; {machine['server']}; Python {machine['python']}; events of "
         f"{figures['event_bytes']} bytes, {figures['publish'][-1]['bus_bytes']:.0f} on the bus."
     )
+    yield ""
     for section, about in figures["sections"].items():
-        yield f"`{section}` measured on {about['date']} at a load of {about['load_before']} before it began."
+        revision = f" of {about['revision']}" if about["revision"] else ""
+        yield f"- `{section}`{revision}, on {about['date']}, at a load of {about['load_before']} before it began"
 
 
 def limits(figures: dict[str, Any], assumed: Assumptions) -> Iterator[str]:
