@@ -329,7 +329,9 @@ def report(per_second: int, figures: dict[str, Any], assumed: Assumptions) -> It
     yield from (f"Cores (primaries among them), {few} experiments in a stream:", "", *ladder(figures, assumed), "")
     yield from (f"{per_second:,} events a second:", "", *table(per_second, figures, assumed), "")
     yield from ("The model and a measured point:", "", *_check(figures), "")
-    yield from ("Six partitions on this machine, microseconds an event:", "", *partitions_table(figures["partitions"]), "")
+    runs = figures["partitions"]
+    yield from (f"{runs['partitions']} partitions on this machine, microseconds an event:", "")
+    yield from (*partitions_table(runs), "")
     yield from ("Where the figures are from:", "", *_origin(figures))
 
 
