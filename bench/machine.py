@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,15 @@ def describe(binary: ServerBinary) -> dict[str, Any]:
         "server": str(binary),
         **{name: version(name) for name in _PACKAGES},
     }
+
+
+def revision() -> str:
+    """The commit that is measured; "" where there is no repository."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _cpu_model() -> str:

@@ -400,9 +400,23 @@ class Cluster:
         await self._until(lambda: self._belongs(slot, to), what=f"every node knows that {to} has slot {slot}")
 
     async def migrate_atomically(self, slot: int, to: Node) -> None:
-        """Move a slot as a whole: CLUSTER MIGRATESLOTS, which Valkey 9 has; see `migrates_atomically`."""
-        self.primary_of(slot).send("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", to.id)
-        await self._until(lambda: self._belongs(slot, to), what=f"every node knows that {to} has slot {slot}")
+        """Move a slot as a whole: CLUSTER MIGRATESLOTS, which Valkey 9 has; see `migrates_atomically`.
+
+        Raises:
+            ServerError: the source gave up, such as because one of the two died.
+        """
+        source = self.primary_of(slot)
+        before = _migrations(source) if self.migrates_atomically else {}
+        source.send("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", to.id)
+
+        def done() -> bool:
+            if source.alive:
+                for name, found in _migrations(source).items():
+                    if name not in before and found["state"] in ("failed", "cancelled"):
+                        raise ServerError(f"slot {slot} stays at {source}: {found['state']}, {found['message']}")
+            return self._belongs(slot, to)
+
+        await self._until(done, what=f"every node knows that {to} has slot {slot}")
 
     def _belongs(self, slot: int, to: Node) -> bool:
         return all(_owner(_table(node), slot) == to.id for node in self.living)
@@ -423,6 +437,12 @@ class _Row:
 
 def _table(node: Node) -> list[_Row]:
     return [_Row(line) for line in node.send("CLUSTER", "NODES").splitlines()]
+
+
+def _migrations(node: Node) -> dict[str, dict[str, Any]]:
+    """The atomic migrations that a node knows of, by name."""
+    found = (dict(zip(row[::2], row[1::2], strict=True)) for row in node.send("CLUSTER", "GETSLOTMIGRATIONS"))
+    return {migration["name"]: migration for migration in found}
 
 
 def _slots(rows: list[_Row], node: Node) -> list[int]:

@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 from redis.retry import Retry
 
+from redis_agent.errors import ServerError
 from tests.cluster import SLOTS, Cluster, Node, slot_of
 from tests.processes import ROOT
 from tests.waiting import eventually
@@ -197,6 +198,25 @@ async def test_a_slot_moves_as_a_whole_where_the_server_can(cluster: Cluster) ->
     else:
         with pytest.raises(ResponseError, match=r"(?i)unknown"):
             await cluster.migrate_atomically(slot, target)
+
+
+async def test_a_migration_that_the_server_gives_up_is_an_error(cluster: Cluster) -> None:
+    slot = slot_of("{tag}")
+    source = cluster.primary_of(slot)
+    target = cluster.other_primary(source)
+    cluster.send("{tag}", "SET", "{tag}a", "a")
+    target.stop()
+
+    migrating = asyncio.create_task(cluster.migrate_atomically(slot, target))
+    if cluster.migrates_atomically:
+        await eventually(lambda: "EXPORT" in str(source.send("CLUSTER", "GETSLOTMIGRATIONS")))
+        source.send("CLUSTER", "CANCELSLOTMIGRATIONS")
+        with pytest.raises(ServerError, match=f"slot {slot} stays at .* cancelled"):
+            await migrating
+    else:
+        with pytest.raises(ResponseError, match=r"(?i)unknown"):
+            await migrating
+    assert ask(source, "GET", "{tag}a") == "a"
 
 
 async def test_what_a_test_left_broken_is_mended(cluster: Cluster) -> None:
