@@ -6,6 +6,7 @@ applied whether or not its experiments can be judged, and what a crash leaves un
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +35,7 @@ _T = TypeVar("_T")
 
 # Among so many of an experiment's newest events the run that completed it is looked for.
 _NEWEST_EVENTS = 50
-# Judging rests this many times as long as it worked.
+# Judging rests this many times as long as the process worked meanwhile.
 _REST = 4.0
 # Experiments judged before others in the process get their turn.
 _SLICE = 16
@@ -164,11 +165,10 @@ class Judge:
     async def run(self, stop: asyncio.Event) -> None:
         """Judge what is submitted until told to stop and nothing is left.
 
-        Under load experiments are judged less often than batches are applied: judging rests four times as long as
-        it worked, so that it never takes more than a fifth of the process.
+        Under load experiments are judged less often than batches are applied: judging rests four times as long as the
+        process worked meanwhile, so that it never takes more than a fifth of it. Waiting for Redis is no work.
         """
         recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
-        loop = asyncio.get_running_loop()
         while self._mailbox or not stop.is_set():
             self._liveness.beat("worker.judge")
             if not self._mailbox:
@@ -180,7 +180,7 @@ class Judge:
                     wait.cancel()
                 continue
             waiting, self._mailbox, self._idle = self._mailbox, {}, False
-            started = loop.time()
+            worked = time.thread_time()
             try:
                 await self.judge(await self._items(waiting))
                 recovery.succeeded()
@@ -192,7 +192,7 @@ class Judge:
                     return  # the next sweep judges them
             except Exception:  # noqa: BLE001 - the edge of the loop: what was judged is lost, the role is not
                 self._once("", "judging_failed", exc_info=True)
-            await sleep_unless(stop, _REST * (loop.time() - started))
+            await sleep_unless(stop, _REST * (time.thread_time() - worked))
 
     async def _items(self, waiting: Mapping[str, Waiting]) -> list[Item]:
         """Those that are defined, with their aggregates.
