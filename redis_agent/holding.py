@@ -7,6 +7,7 @@ are not its own any more.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -144,6 +145,14 @@ class Holding:
         while self._size > 2 * self._batch_bytes and not stop.is_set():
             self._finished.clear()
             await first_of(self._finished, stop)
+
+    async def rest(self, stop: asyncio.Event, seconds: float) -> None:
+        """Wait so long, but no longer than something is in hand, nor once told to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._chunks and not stop.is_set():
+                    self._finished.clear()
+                    await first_of(self._finished, stop)
 
     async def run(self, finished: asyncio.Event) -> None:
         """Renew what is in hand for long, until the worker has finished."""

@@ -26,7 +26,7 @@ from redis_agent.lifecycle import Level
 from redis_agent.maturity import Maturity
 from redis_agent.store.aggregates import Aggregates, DerivedUpdate
 from redis_agent.store.failures import Remedy, classify
-from redis_agent.store.recovery import Recovery, sleep_unless
+from redis_agent.store.recovery import Recovery
 from redis_agent.telemetry import Liveness, Telemetry
 from redis_agent.telling import Finding, Teller
 from redis_agent.tracing import OFF, Span, Step, Tracing
@@ -162,11 +162,15 @@ class Judge:
                 self._mailbox[experiment_id] = Waiting(fields, at_ms, trace)
         self._posted.set()
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event, *, rest: Callable[[asyncio.Event, float], Awaitable[None]]) -> None:
         """Judge what is submitted until told to stop and nothing is left.
 
         Under load experiments are judged less often than batches are applied: judging rests four times as long as the
-        process worked meanwhile, so that it never takes more than a fifth of it. Waiting for Redis is no work.
+        process worked meanwhile, so that it takes no more than a fifth of it. Waiting for Redis is no work.
+
+        Args:
+            stop: ends it.
+            rest: waits until told to stop or so many seconds, or while there is other work.
         """
         recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
         while self._mailbox or not stop.is_set():
@@ -192,7 +196,7 @@ class Judge:
                     return  # the next sweep judges them
             except Exception:  # noqa: BLE001 - the edge of the loop: what was judged is lost, the role is not
                 self._once("", "judging_failed", exc_info=True)
-            await sleep_unless(stop, _REST * (time.thread_time() - worked))
+            await rest(stop, _REST * (time.thread_time() - worked))
 
     async def _items(self, waiting: Mapping[str, Waiting]) -> list[Item]:
         """Those that are defined, with their aggregates.

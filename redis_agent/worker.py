@@ -116,7 +116,7 @@ class Worker:
             tasks.create_task(self._holding.run(applied))
             tasks.create_task(self._fold_all(queues))
             confirming = tasks.create_task(self._confirming.run(applied))
-            tasks.create_task(self._judge.run(confirmed))
+            tasks.create_task(self._judge.run(confirmed, rest=self._holding.rest))
             await self._apply_all(queues, stop)
             applied.set()
             await confirming

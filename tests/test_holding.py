@@ -111,3 +111,24 @@ async def test_reading_waits_until_what_is_held_is_finished(holding: Holding) ->
     assert not waiting.done()
     stop.set()
     await asyncio.wait_for(waiting, 5)
+
+
+async def test_rest_ends_with_what_is_in_hand_and_lasts_no_longer_than_asked_for(holding: Holding) -> None:
+    stop = asyncio.Event()
+    async with asyncio.timeout(5):
+        await holding.rest(stop, 3600)  # nothing is in hand
+        first, second = holding.take(entries(100)), holding.take(entries(100))
+        await holding.rest(stop, 0.01)
+
+        resting = asyncio.create_task(holding.rest(stop, 3600))
+        holding.finish(first[0])
+        await asyncio.sleep(0.01)
+        assert not resting.done()
+        holding.finish(second[0])
+        await resting
+
+        holding.take(entries(100))
+        resting = asyncio.create_task(holding.rest(stop, 3600))
+        await asyncio.sleep(0)
+        stop.set()
+        await resting
