@@ -56,6 +56,11 @@ class Child:
         """Let it begin."""
         self.say("go")
 
+    def end(self) -> None:
+        """Let its input end."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
     def say(self, line: str) -> None:
         """Send a line."""
         assert self._process.stdin is not None

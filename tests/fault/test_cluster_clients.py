@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from redis_agent.errors import PartitionsError
@@ -177,18 +176,3 @@ async def test_a_link_of_the_bus_that_was_made_anew_is_seen(cluster: Cluster, pa
         return {one for one, since in links.items() if since != before[one]} == {restarted.id}
 
     await eventually(anew, 10)
-
-
-async def test_subscribers_are_counted_on_all_nodes(cluster: Cluster, partitions: Partitions) -> None:
-    topology = partitions.topology
-    assert topology is not None
-    assert await topology.subscribers("news") == 0
-    async with contextlib.AsyncExitStack() as stack:
-        for node in (cluster.nodes[0], cluster.nodes[4], cluster.nodes[4]):
-            client = await stack.enter_async_context(Redis(port=node.port, protocol=2))
-            listener = await stack.enter_async_context(client.pubsub())
-            await listener.subscribe("news")
-            await listener.get_message(timeout=1)
-        assert await topology.subscribers("news") == 3
-        cluster.nodes[4].kill()
-        assert await topology.subscribers("news") == 1

@@ -1,6 +1,7 @@
 """The cluster that tests use is one, breaks and mends as asked; and what it does to pub/sub, scripts and reads."""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
@@ -210,8 +211,9 @@ async def test_a_migration_that_the_server_gives_up_is_an_error(cluster: Cluster
     migrating = asyncio.create_task(cluster.migrate_atomically(slot, target))
     if cluster.migrates_atomically:
         await eventually(lambda: "EXPORT" in str(source.send("CLUSTER", "GETSLOTMIGRATIONS")))
-        source.send("CLUSTER", "CANCELSLOTMIGRATIONS")
-        with pytest.raises(ServerError, match=f"slot {slot} stays at .* cancelled"):
+        with contextlib.suppress(ResponseError):  # it has failed by itself by now
+            source.send("CLUSTER", "CANCELSLOTMIGRATIONS")
+        with pytest.raises(ServerError, match=f"slot {slot} stays at .* (cancelled|failed)"):
             await migrating
     else:
         with pytest.raises(ResponseError, match=r"(?i)unknown"):
