@@ -40,7 +40,6 @@ def _git(*arguments: str) -> bytes:
     return subprocess.run(["git", "-C", ROOT, *arguments], check=True, capture_output=True).stdout
 
 
-@pytest.mark.fault
 async def test_replicas_of_two_versions_replace_each_other_without_loss(
     own_server: OwnServerFactory, previous: Path, tmp_path: Path
 ) -> None:
