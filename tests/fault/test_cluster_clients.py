@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.exceptions import RedisError
@@ -10,23 +10,11 @@ from redis.exceptions import RedisError
 from redis_agent.errors import PartitionsError
 from redis_agent.store import keys
 from redis_agent.store.address import Address, host_ports
-from redis_agent.store.client import follow_master
 from redis_agent.store.definitions import Definitions
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.partitions import Partition, Partitions
 from tests.cluster import Cluster, Node, slot_of
 from tests.waiting import eventually
-
-
-@pytest.fixture
-async def partitions(cluster: Cluster) -> AsyncIterator[Partitions]:
-    found = Partitions(Address("redis://ignored", cluster=host_ports(cluster.seeds)), 8, name="test")
-    stop = asyncio.Event()
-    watching = [asyncio.create_task(follow_master(client, stop)) for client in found.clients]
-    yield found
-    stop.set()
-    await asyncio.gather(*watching)
-    await found.aclose()
 
 
 async def counted(partition: Partition, until: asyncio.Event) -> int:

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 import redis.asyncio
 from click.testing import CliRunner
 from redis.exceptions import RedisError
@@ -17,9 +16,7 @@ from redis_agent.maturity import Maturity
 from redis_agent.overview import KnownExperiments
 from redis_agent.page.document import Document
 from redis_agent.store import keys
-from redis_agent.store.address import Address, host_ports
 from redis_agent.store.audience import Audience
-from redis_agent.store.client import follow_master
 from redis_agent.store.lease import Lease
 from redis_agent.store.outbox import Delivery, Outbox, Raise
 from redis_agent.store.partitions import Partition, Partitions
@@ -28,17 +25,6 @@ from tests.cluster import Cluster, Node, slot_of
 from tests.waiting import eventually
 
 CHANNEL = "fullsend:to_orchestrator"
-
-
-@pytest.fixture
-async def partitions(cluster: Cluster) -> AsyncIterator[Partitions]:
-    found = Partitions(Address("redis://ignored", cluster=host_ports(cluster.seeds)), 8, name="test")
-    stop = asyncio.Event()
-    watching = [asyncio.create_task(follow_master(client, stop)) for client in found.clients]
-    yield found
-    stop.set()
-    await asyncio.gather(*watching)
-    await found.aclose()
 
 
 @contextlib.asynccontextmanager
