@@ -350,14 +350,15 @@ async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Even
         DurabilityError: it cannot promise the durability asked for.
     """
     logger = log.get("app")
+    durabilities = [_durability(parts.settings, one.client, parts.telemetry) for one in parts.partitions.all]
     recovery = Recovery(log=logger, telemetry=parts.telemetry, stop=stop)
     while not stop.is_set():
         try:
             await parts.client.ping()
             missing = await missing_rights(parts.client) if "worker" in roles else []
             await parts.partitions.check()
-            for each in _each(parts):
-                await each.durability.check()
+            for durability in durabilities:
+                await durability.check()
         except (RedisError, OSError) as error:
             if classify(error).remedy is Remedy.FATAL:
                 raise RedisAccessError(f"{parts.settings.address_shown} refuses: {error}") from error
