@@ -66,7 +66,7 @@ from redis_agent.store.finals import Finals
 from redis_agent.store.housekeeping import Housekeeping
 from redis_agent.store.inspection import Inspection
 from redis_agent.store.lease import Leadership, Lease, Tenure
-from redis_agent.store.listening import AgreedNode, OneServer, Source
+from redis_agent.store.listening import SHARDED, AgreedNode, OneServer, Source, check_pubsub
 from redis_agent.store.mirror import Mirror
 from redis_agent.store.outbox import Delivery, Outbox
 from redis_agent.store.partitions import Partition, Partitions
@@ -75,6 +75,7 @@ from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.store.rights import missing_rights
 from redis_agent.store.spending import Spending
 from redis_agent.store.stream import TOGETHER, EventStream
+from redis_agent.store.topology import slot_of
 from redis_agent.store.translations import Translations
 from redis_agent.store.union import AllWindows
 from redis_agent.store.windows import Windows
@@ -347,6 +348,7 @@ async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Even
     Raises:
         RedisAccessError: it answers, but does not let us in.
         PartitionsError: what is there is of another number of partitions.
+        PubsubError: its bridges hear by another kind of pub/sub, or it has none of this kind.
         DurabilityError: it cannot promise the durability asked for.
     """
     logger = log.get("app")
@@ -357,6 +359,8 @@ async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Even
             await parts.client.ping()
             missing = await missing_rights(parts.client) if "worker" in roles else []
             await parts.partitions.check()
+            if "bridge" in roles and parts.partitions.topology is not None:
+                await check_pubsub(parts.client, parts.settings.pubsub)
             for durability in durabilities:
                 await durability.check()
         except (RedisError, OSError) as error:
@@ -492,26 +496,51 @@ def _leadership(parts: Parts, lease: Tenure, role: str, gauge: Level) -> Leaders
     )
 
 
-def _bridge(parts: Parts) -> Bridge:
-    settings, partitions = parts.settings, parts.partitions
-    source: Source = OneServer(parts.client)
-    if partitions.topology is not None:
-        source = AgreedNode(
-            partitions.home.client,
-            partitions.topology,
-            patience_seconds=settings.lease_seconds,
-            telemetry=parts.telemetry,
-        )
-    each = _each(parts)
+def _bridge(parts: Parts) -> Role:
+    settings, each = parts.settings, _each(parts)
+    buffer_bytes = settings.bridge_buffer_bytes // len(each)
+    if settings.pubsub == "sharded":
+        return Alongside({one.partition.number: _bridge_of_slot(one, buffer_bytes=buffer_bytes) for one in each})
     return Bridge(
-        source=source,
+        source=_source(parts, slot=None),
         channel=settings.metrics_channel,
         alive=_mirror(parts).alive,
-        shares=[_share(one, buffer_bytes=settings.bridge_buffer_bytes // len(each)) for one in each],
+        shares=[_share(one, buffer_bytes=buffer_bytes) for one in each],
         route=router(len(each), max_event_bytes=settings.max_event_bytes) if len(each) > 1 else None,
         telemetry=parts.telemetry,
         liveness=parts.liveness,
         clock=parts.clock,
+    )
+
+
+def _bridge_of_slot(parts: Parts, *, buffer_bytes: int) -> Bridge:
+    """A partition's, which hears by sharded pub/sub what is published for it; the home partition's also what strays."""
+    channel, namespace = parts.settings.metrics_channel, parts.partition.namespace
+    return Bridge(
+        source=_source(parts, slot=slot_of(namespace)),
+        channel=keys.shard_channel(channel, namespace),
+        alive=None,
+        shares=[_share(parts, buffer_bytes=buffer_bytes)],
+        route=None,
+        telemetry=parts.telemetry,
+        liveness=parts.liveness,
+        clock=parts.clock,
+        pubsub=SHARDED,
+        stray=channel if parts.partition is parts.partitions.home else None,
+    )
+
+
+def _source(parts: Parts, *, slot: int | None) -> Source:
+    """Where bridges subscribe: in a cluster on a node of this slot's shard, or on any."""
+    topology = parts.partitions.topology
+    if topology is None:
+        return OneServer(parts.client)
+    return AgreedNode(
+        parts.client,
+        topology,
+        slot=slot,
+        patience_seconds=parts.settings.lease_seconds,
+        telemetry=parts.telemetry,
     )
 
 
@@ -522,6 +551,7 @@ def _mirror(parts: Parts) -> Mirror:
         owner=parts.owner,
         ttl_ms=int(parts.settings.lease_seconds * 1000),
         elsewhere=parts.partitions.topology is not None,
+        sharded=parts.settings.pubsub == "sharded",
     )
 
 
@@ -616,6 +646,8 @@ def _worker(parts: Parts) -> Worker:
         cooldown_seconds=settings.alert_cooldown_seconds,
         max_error_alerts=settings.max_error_alerts,
         retention=Retention(settings.window_minutes_ttl_seconds, settings.window_hours_ttl_seconds),
+        partition=parts.partition.number,
+        partitions=len(parts.partitions.all),
         tracing=parts.tracing,
     )
     return Worker(

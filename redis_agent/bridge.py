@@ -16,6 +16,8 @@ The way of one event, and what its loss costs at each step if the process dies t
                                                 hold it until they are told that it is
 5. confirmed                                    nothing
 Without another bridge in step, what is published until the next one leads is missed: a gap, counted.
+
+With sharded pub/sub there is a bridge in each partition, with a subscription of its own, and nothing is to be routed.
 """
 
 import asyncio
@@ -28,8 +30,9 @@ from redis.exceptions import RedisError
 from redis_agent import log
 from redis_agent.bridge_share import Share
 from redis_agent.clock import Clock
+from redis_agent.log import Throttle
 from redis_agent.store.client import arrived
-from redis_agent.store.listening import Source
+from redis_agent.store.listening import PLAIN, Pubsub, Source
 from redis_agent.store.recovery import Recovery, sleep_unless
 from redis_agent.telemetry import Liveness, Telemetry
 
@@ -37,8 +40,15 @@ from redis_agent.telemetry import Liveness, Telemetry
 # Counted, not timed: a process that was stopped for a while has not asked, and its subscription may be whole.
 PING_SECONDS = 1.0
 UNANSWERED_PINGS = 5
+# When nothing comes for so long, although it is asked for, that was a silence. So long after one a subscription that is
+# dropped counts as missing messages since it began: the node was stopped, and learns only now what became of its slots.
+SILENCE_SECONDS, AFTER_SILENCE_SECONDS = PING_SECONDS + 0.3, 5.0
 # How long the end of a subscription is waited for.
 UNSUBSCRIBE_SECONDS = 5.0
+
+
+class _DroppedError(ConnectionError):
+    """The server has ended the subscriptions of all who listened there."""
 
 
 class Bridge:
@@ -47,9 +57,11 @@ class Bridge:
     Args:
         source: where it subscribes.
         channel: where services publish.
-        alive: only listened to, so that the server knows whose subscription stands.
+        alive: only listened to, so that the server knows whose subscription stands; None where it is not asked.
         shares: one for each partition.
         route: the number of the partition that a message is for; None where there is but one.
+        pubsub: the kind of pub/sub.
+        stray: with sharded pub/sub, a channel on which what is published plainly is heard, too, and that is said.
     """
 
     def __init__(
@@ -57,15 +69,19 @@ class Bridge:
         *,
         source: Source,
         channel: str,
-        alive: str,
+        alive: str | None,
         shares: Sequence[Share],
         route: Callable[[bytes], int] | None,
         telemetry: Telemetry,
         liveness: Liveness,
         clock: Clock,
+        pubsub: Pubsub = PLAIN,
+        stray: str | None = None,
     ) -> None:
         self._source = source
-        self._channels = [channel, *(share.control for share in shares), alive]
+        self._channels = [channel, *(share.control for share in shares), *([] if alive is None else [alive])]
+        self._pubsub = pubsub
+        self._stray = stray
         self._shares = shares
         self._controls = {share.control.encode(): share for share in shares}
         self._route = route
@@ -75,6 +91,10 @@ class Bridge:
         self._log = log.get("bridge")
         self._heard = 0.0
         self._unanswered = 0
+        # From when to when the last silence lasted.
+        self._silence = (0.0, float("-inf"))
+        self._leaving = False
+        self._throttle = Throttle()
 
     def hindrances(self) -> list[str]:
         """What keeps what is published now from being written, in words; nothing when all is well."""
@@ -97,46 +117,68 @@ class Bridge:
             try:
                 async with self._source.connection() as (connection, node):
                     await self._subscribe(connection, node)
-                    await self._receive(connection, recovery, stop)
+                    await self._receive(connection, node, recovery, stop)
             except (RedisError, OSError, asyncio.IncompleteReadError) as error:
                 for share in self._shares:
                     share.terms.broke(self._heard)
                 await recovery.after(error, "subscription")
 
     async def _subscribe(self, connection: Connection, node: str) -> None:
-        await connection.send_command("SUBSCRIBE", *self._channels)
-        for _ in self._channels:
+        if self._stray is not None:
+            await connection.send_command(PLAIN.subscribe, self._stray)
+        await connection.send_command(self._pubsub.subscribe, *self._channels)
+        awaited = len(self._channels)
+        while awaited:
             reply = await connection.read_response()
-            if reply[0] != b"subscribe":
+            if reply[0] == self._pubsub.subscribed:
+                awaited -= 1
+            elif self._pubsub is PLAIN:
                 raise ConnectionError(f"unexpected answer to SUBSCRIBE: {reply[0]!r}")
+            # Else of a subscription that was dropped, or plain, before this row of messages begins.
         for share in self._shares:
             share.subscribed(node)
         self._heard = asyncio.get_running_loop().time()
         self._unanswered = 0
         self._log.info("subscribed", channel=self._channels[0], **({"node": node} if node else {}))
 
-    async def _receive(self, connection: Connection, recovery: Recovery, stop: asyncio.Event) -> None:
+    async def _receive(self, connection: Connection, node: str, recovery: Recovery, stop: asyncio.Event) -> None:
         """Read messages until the subscription breaks or has been ended in good order."""
-        keeper = asyncio.create_task(self._keep_alive(connection, recovery, stop))
+        keepers = [
+            asyncio.create_task(self._keep_alive(connection, recovery, stop)),
+            asyncio.create_task(self._look_around(connection)),
+        ]
         try:
-            while self._take(await arrived(connection)):
-                pass
+            while True:
+                try:
+                    if not self._take(await arrived(connection)):
+                        return
+                except _DroppedError:
+                    # After a failover the node is still of the shard: asked at once, little passes unheard. If it is
+                    # not, because the slot has moved, it says so.
+                    began, ended = self._silence
+                    heard = began if self._heard - ended < AFTER_SILENCE_SECONDS else self._heard
+                    for share in self._shares:
+                        share.terms.broke(heard, all_of_us=True)
+                    self._log.warning("subscription_dropped", meaning="the slot's primary is another one")
+                    await self._subscribe(connection, node)
         finally:
-            keeper.cancel()
+            for keeper in keepers:
+                keeper.cancel()
 
     def _take(self, replies: list[Any]) -> bool:
         """Hold what was published and heed what was said, in the order of the server; False at the end."""
-        received, ended = 0, False
+        received, strays, ended = 0, 0, False
         dropped = [0] * len(self._shares)
         problem: Exception | None = None
-        now_ms, route, shares = self._clock.now_ms(), self._route, self._shares
+        now_ms, route, shares, own = self._clock.now_ms(), self._route, self._shares, self._pubsub.message
+        messages = own, PLAIN.message
         touched: set[int] = set()
         for reply in replies:
             if isinstance(reply, Exception):
                 problem = reply
                 break
             kind = reply[0]
-            if kind == b"message":
+            if kind in messages:
                 share = self._controls.get(reply[1])
                 if share is not None:
                     share.terms.heed(reply[2])
@@ -145,12 +187,21 @@ class Bridge:
                     number = 0 if route is None else route(reply[2])
                     dropped[number] += shares[number].receive(now_ms, reply[2])
                     touched.add(number)
-            elif kind == b"unsubscribe":
-                ended = True
+                    strays += kind != own
+            elif kind == self._pubsub.unsubscribed:
+                if self._leaving:
+                    ended = True
+                else:
+                    problem = _DroppedError("the server has ended the subscription")
                 break
-        self._heard, self._unanswered = asyncio.get_running_loop().time(), 0
+        now = asyncio.get_running_loop().time()
+        if now - self._heard > SILENCE_SECONDS:
+            self._silence = self._heard, now
+        self._heard, self._unanswered = now, 0
         if received:
             self._telemetry.bridge_received.inc(received)
+        if strays:
+            self._say_strays(strays)
         for number in touched:
             shares[number].terms.arrived.set()
             if dropped[number]:
@@ -159,16 +210,23 @@ class Bridge:
             raise problem
         return not ended
 
+    def _say_strays(self, events: int) -> None:
+        self._telemetry.bridge_strays.inc(events)
+        if self._throttle.due("strays", self._heard):
+            self._log.error(
+                "published_plainly",
+                channel=self._stray,
+                events=events,
+                meaning="the bridges hear by sharded pub/sub: what is not of the home partition becomes a dead letter",
+                remedy="publish with SPUBLISH on the channel of the experiment's partition (docs/cluster.md)",
+            )
+
     async def _keep_alive(self, connection: Connection, recovery: Recovery, stop: asyncio.Event) -> None:
         """Ask for signs of life, cut a connection that gives none, end the subscription on stop."""
         while not await sleep_unless(stop, PING_SECONDS):
             self._liveness.beat("bridge.listen")
             if self._unanswered >= UNANSWERED_PINGS:
                 self._log.warning("subscription_silent", unanswered=self._unanswered)
-                await connection.disconnect(nowait=True)
-                return
-            if any(share.terms.elsewhere for share in self._shares) or await self._source.elsewhere():
-                self._log.warning("subscription_elsewhere", meaning="it is not where the bridges are to subscribe")
                 await connection.disconnect(nowait=True)
                 return
             if not self._unanswered:
@@ -180,8 +238,18 @@ class Bridge:
                 return  # the reader sees the same break
         try:
             # Its confirmation comes after every message that was published before it.
-            await connection.send_command("UNSUBSCRIBE", check_health=False)
+            self._leaving = True
+            await connection.send_command(self._pubsub.unsubscribe, check_health=False)
             await asyncio.sleep(UNSUBSCRIBE_SECONDS)
         except (RedisError, OSError):
             return
         await connection.disconnect(nowait=True)
+
+    async def _look_around(self, connection: Connection) -> None:
+        """Cut a connection that is not where the bridges are to subscribe; a cluster may take a while to say."""
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            if any(share.terms.elsewhere for share in self._shares) or await self._source.elsewhere():
+                self._log.warning("subscription_elsewhere", meaning="it is not where the bridges are to subscribe")
+                await connection.disconnect(nowait=True)
+                return

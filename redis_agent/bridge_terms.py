@@ -156,6 +156,8 @@ class Terms:
         self._counted_to = 0
         self._throttle = Throttle()
         self._broken_at: float | None = None
+        # Whether the last break was everybody's: then nobody is in step that could be handed over to.
+        self._all_broken = False
         self._waiting_since: float | None = None
         # When the oldest of what is written, and not confirmed, was written at the latest.
         self._unconfirmed_since: float | None = None
@@ -192,11 +194,17 @@ class Terms:
 
     # Following -------------------------------------------------------------------------------------------
 
-    def broke(self, heard: float) -> None:
-        """What was published after the last sign of life may have passed unseen."""
+    def broke(self, heard: float, *, all_of_us: bool = False) -> None:
+        """What was published after the last sign of life may have passed unseen.
+
+        Args:
+            heard: when that was.
+            all_of_us: whether the subscriptions of all bridges broke with this one.
+        """
         if not self._lockstep.listening:
             return
         self._lockstep.broke()
+        self._all_broken = all_of_us
         if self._broken_at is None:
             self._broken_at = heard
         self._telemetry.bridge_in_step.set(0)
@@ -375,14 +383,14 @@ class Terms:
         lockstep = self._lockstep
         if self._called_at == self._tenure.renewals:
             return True  # write the rest of what is held
+        broken_at = self._now() if self._broken_at is None else self._broken_at
+        gap_ms = max(0, int((self._now() - broken_at) * 1000))
         if lockstep.listening:
-            broken_at = self._now() if self._broken_at is None else self._broken_at
-            gap_ms = int((self._now() - broken_at) * 1000)
-            return await self._renumber(lease, gap_ms=max(0, gap_ms))
-        if self._looked_into == lockstep.subscriptions:
+            return await self._renumber(lease, gap_ms=gap_ms)
+        if self._all_broken or self._looked_into == lockstep.subscriptions:
             return True  # write the rest of what is held
         subscription = lockstep.subscriptions
-        result = await self._mirror.broken(lease, new_epoch="", gap_ms=None, may_yield=True)
+        result = await self._mirror.broken(lease, new_epoch="", gap_ms=gap_ms, may_yield=True)
         if result.outcome != "called":
             self._looked_into = subscription
         return self._stays(result.outcome, result.successor)
@@ -397,7 +405,8 @@ class Terms:
             self._mending = _new_epoch(lockstep.node)
         lockstep.offer(self._mending)  # met as a follower, after a lost answer, it is not another's
         known, subscription_before = lockstep.written, lockstep.subscriptions
-        result = await self._mirror.broken(lease, new_epoch=self._mending, gap_ms=gap_ms, may_yield=gap_ms is not None)
+        may_yield = gap_ms is not None and not self._all_broken
+        result = await self._mirror.broken(lease, new_epoch=self._mending, gap_ms=gap_ms, may_yield=may_yield)
         epoch, self._mending = self._mending, ""
         if result.outcome != "renumbered":
             return self._stays(result.outcome, result.successor)

@@ -34,6 +34,7 @@ _FOREIGN = re.compile(rf"{PREFIX}(TEST_\w+|SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_
 _SHOWN_CHARACTERS = 60
 
 Durability = Literal["memory", "disk", "replica"]
+Pubsub = Literal["plain", "sharded"]
 Evidence = Literal["early", "confirmed"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "text", "json"]
@@ -105,6 +106,12 @@ class Settings(BaseSettings):
         le=256,
         description="How many streams the events are divided into, each with its experiments. More than one is for a "
         "Redis Cluster, over which they are spread. Recorded in Redis: docs/cluster.md says how it is changed.",
+    )
+    pubsub: Annotated[Pubsub, Variable()] = Field(
+        "plain",
+        description="How events are published in a cluster: `plain` with `PUBLISH` on `METRICS_CHANNEL`, on any node; "
+        "`sharded` with `SPUBLISH` on the channel of the experiment's partition, for very many events. docs/cluster.md "
+        "says what that asks of services.",
     )
     durability: Annotated[Durability, Variable()] = Field(
         "memory",
@@ -595,6 +602,13 @@ class Settings(BaseSettings):
         url = info.data.get("redis_url")
         if nodes and url is not None and url.get_secret_value().startswith("unix:"):
             raise ValueError("REDIS_URL names a socket of this machine, which is no way to the other nodes")
+        return value
+
+    @field_validator("pubsub")
+    @classmethod
+    def _check_pubsub(cls, value: str, info: ValidationInfo) -> str:
+        if value == "sharded" and "cluster_nodes" in info.data and not host_ports(info.data["cluster_nodes"]):
+            raise ValueError("sharded pub/sub is for a Redis Cluster: set REDIS_AGENT_CLUSTER_NODES, or this to plain")
         return value
 
     @property

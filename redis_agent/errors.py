@@ -29,5 +29,9 @@ class DurabilityError(AgentError):
     """The server cannot promise what REDIS_AGENT_DURABILITY asks for. Trying again does not help."""
 
 
+class PubsubError(AgentError):
+    """The bridges in Redis hear by another kind of pub/sub, or the server has none. Trying again does not help."""
+
+
 class PartitionsError(AgentError):
     """What is in Redis is of another number of partitions than is asked for. Trying again does not help."""

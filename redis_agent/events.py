@@ -61,6 +61,7 @@ class Reason(StrEnum):
     BAD_VALUE = "invalid_value"
     NOTHING = "nothing_to_measure"
     WRONG_TYPE = "wrong_type"
+    WRONG_PARTITION = "wrong_partition"
     MAX_DELIVERIES = "max_deliveries"
     NOT_APPLIED = "not_applied"
     OPERATOR = "operator"

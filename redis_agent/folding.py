@@ -11,6 +11,7 @@ from redis_agent.clock import Clock
 from redis_agent.events import MetricEvent, Reason, Unreadable, read
 from redis_agent.holding import Chunk
 from redis_agent.store import keys
+from redis_agent.store.partitions import partition_of
 from redis_agent.store.stream import (
     Batch,
     Conflict,
@@ -69,6 +70,8 @@ class Folding:
         cooldown_seconds: between two alerts about the same error.
         max_error_alerts: alerts about different errors of one experiment within one cooldown.
         retention: of the windows that events are added to.
+        partition: which one this is; what belongs to another must have been published on the wrong channel.
+        partitions: how many there are.
         tracing: of the entries that carry a trace.
     """
 
@@ -80,6 +83,8 @@ class Folding:
         cooldown_seconds: int,
         max_error_alerts: int,
         retention: Retention = NO_WINDOWS,
+        partition: int = 0,
+        partitions: int = 1,
         tracing: Tracing = OFF,
     ) -> None:
         self._clock = clock
@@ -87,6 +92,8 @@ class Folding:
         self._cooldown_seconds = cooldown_seconds
         self._max_error_alerts = max_error_alerts
         self._retention = retention
+        self._partition = partition
+        self._partitions = partitions
         self._tracing = tracing
 
     def fold(self, entries: list[StreamEntry], refused: dict[str, Conflict], *, poisonous: bool = False) -> Folded:
@@ -94,6 +101,7 @@ class Folding:
         folded = Folded(entries, Batch([entry.id for entry in entries]))
         good: list[tuple[str, int, MetricEvent]] = []
         errors: list[tuple[MetricEvent, int, Span]] = []
+        homes: dict[str, int] = {}
         for position, entry in enumerate(entries):
             if entry.trace:
                 folded.spans[position] = self._span(entry, len(entries))
@@ -106,6 +114,14 @@ class Folding:
             if isinstance(event, Unreadable):
                 self._bury(folded, position, entry, event, readable=False)
                 continue
+            if self._partitions > 1:
+                home = homes.get(event.experiment_id)
+                if home is None:
+                    home = homes[event.experiment_id] = partition_of(event.experiment_id, self._partitions)
+                if home != self._partition:
+                    detail = f"its experiment belongs to partition {home}, and this is partition {self._partition}"
+                    self._bury(folded, position, entry, Unreadable(Reason.WRONG_PARTITION, detail), readable=True)
+                    continue
             if event.is_error:  # told even if the experiment's aggregate cannot take it
                 errors.append((event, entry.at_ms, folded.spans.get(position, UNTRACED)))
                 folded.erring.append(position)

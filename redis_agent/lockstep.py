@@ -180,8 +180,12 @@ class Lockstep:
 
     @property
     def broken(self) -> bool:
-        """Whether this leader's row of messages has an end: the subscription broke, and a new epoch must begin."""
-        return self._leads and not self._attached and not self._awaits
+        """Whether a new epoch must begin: this leader's row of messages has an end, because the subscription broke.
+
+        Or the epoch, named when the lease was claimed, counts in the order of another node than is listened to by now.
+        """
+        misplaced = self._listening and node_of(self._epoch) != self._node
+        return self._leads and (misplaced or not (self._attached or self._awaits))
 
     @property
     def listening(self) -> bool:

@@ -382,6 +382,12 @@ class Telemetry:
             "without partitions.",
             registry=r,
         )
+        self.bridge_strays = Counter(
+            "redis_agent_bridge_published_plainly",
+            "With sharded pub/sub: events that were published plainly, and went to the home partition whatever their "
+            "experiment's is.",
+            registry=r,
+        )
         self.bridge_links_renewed = Counter(
             "redis_agent_bridge_links_renewed",
             "In a cluster: links of its bus to the node that bridges listen to that were made anew; what was published "

@@ -64,18 +64,17 @@ def publish(
         events = iter([event_json.encode("utf-8", "surrogateescape")])
 
     from redis_agent.cli.session import with_redis
-    from redis_agent.store.audience import publish
 
     async def work(session: "Session") -> tuple[str, int, int, int]:
-        channel, partitions = session.settings.metrics_channel, session.partitions
-        client, audience = partitions.home.client, partitions.audience(channel)
+        publishing = session.publishing()
+        await publishing.check()
         published = unheard = receivers = 0
         while page := [e for _, e in zip(range(_PAGE), events, strict=False)]:
-            replies = await publish(client, audience, channel, page)
+            replies = await publishing.publish(page)
             published += len(replies)
             unheard += sum(1 for reply in replies if not reply)
             receivers = max(receivers, *replies)
-        return channel, published, unheard, receivers
+        return publishing.where, published, unheard, receivers
 
     channel, published, unheard, receivers = with_redis(redis_url, work, looks=False)
     if as_json:

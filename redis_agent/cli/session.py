@@ -20,12 +20,13 @@ from redis_agent.store.union import AllWindows
 if TYPE_CHECKING:
     from redis_agent.analyst.analyst import Analyst
     from redis_agent.analyst.reader import Reader
+    from redis_agent.publishing import Publishing
     from redis_agent.summaries import Digests
 
 _T = TypeVar("_T")
 
 # A URL given with a command means that very server, whoever is the master, and no cluster.
-_THAT_SERVER = dict.fromkeys(map(variable_name, ("sentinels", "sentinel_master", "cluster_nodes")), "")
+_THAT_SERVER = dict.fromkeys(map(variable_name, ("sentinels", "sentinel_master", "cluster_nodes", "pubsub")), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,18 @@ class Session:
     async def mature(self, aggregates: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
         """The aggregates without the trials that are too young to count; empty where all count at once."""
         return await self.maturity().fields(aggregates)
+
+    def publishing(self) -> "Publishing":
+        """What publishes as services do."""
+        from redis_agent.publishing import Publishing
+
+        settings = self.settings
+        return Publishing(
+            self.partitions,
+            channel=settings.metrics_channel,
+            pubsub=settings.pubsub,
+            max_event_bytes=settings.max_event_bytes,
+        )
 
     def maturity(self) -> Maturity:
         """Which counts are old enough."""

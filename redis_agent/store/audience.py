@@ -26,8 +26,8 @@ class _Asked:
         self.connection = connection
         self._turn = asyncio.Lock()
 
-    async def subscribers(self, channel: str) -> int:
-        """Those of this node; 0 where it does not answer in time.
+    async def subscribers(self, question: str, channel: str) -> int:
+        """Those of this node, by NUMSUB or SHARDNUMSUB; 0 where it does not answer in time.
 
         Raises:
             ResponseError: it does not let this user ask.
@@ -38,7 +38,7 @@ class _Asked:
                 try:
                     async with asyncio.timeout(_ANSWER_SECONDS):
                         await self.connection.connect()
-                        await self.connection.send_command("PUBSUB", "NUMSUB", channel)
+                        await self.connection.send_command("PUBSUB", question, channel)
                         reply: list[Any] = await self.connection.read_response()
                     return int(reply[1])
                 except (TimeoutError, RedisTimeoutError):
@@ -60,11 +60,13 @@ class Audience:
     Args:
         topology: of the cluster.
         channel: which.
+        sharded: whether that is a channel of sharded pub/sub.
     """
 
-    def __init__(self, topology: Topology, channel: str) -> None:
+    def __init__(self, topology: Topology, channel: str, *, sharded: bool = False) -> None:
         self._topology = topology
         self._channel = channel
+        self._question = "SHARDNUMSUB" if sharded else "NUMSUB"
         self._nodes: dict[HostPort, _Asked] = {}
 
     async def size(self, publisher: Redis) -> int:
@@ -79,8 +81,8 @@ class Audience:
             RedisError, OSError: that node does not answer, or one does not let this user ask.
         """
         reached = await self._topology.linked_to(publisher)
-        found = await asyncio.gather(*(self._at(node.address).subscribers(self._channel) for node in reached))
-        return sum(found)
+        asked = (self._at(node.address).subscribers(self._question, self._channel) for node in reached)
+        return sum(await asyncio.gather(*asked))
 
     def _at(self, address: HostPort) -> _Asked:
         if address not in self._nodes:
@@ -93,18 +95,21 @@ class Audience:
             await asked.connection.disconnect(nowait=True)
 
 
-async def publish(client: Redis, audience: Audience | None, channel: str, messages: Sequence[bytes]) -> list[int]:
+async def publish(
+    client: Redis, audience: Audience | None, channel: str, messages: Sequence[bytes], *, command: str = "PUBLISH"
+) -> list[int]:
     """Publish as services do; how many received each, as far as that can be known.
 
     Args:
-        client: of whichever node.
+        client: of whichever node; for SPUBLISH of the channel's slot.
         audience: in a cluster, of the channel.
         channel: which.
         messages: in their order.
+        command: PUBLISH or SPUBLISH.
     """
     heard = 0 if audience is None else await audience.size(client)
     async with client.pipeline(transaction=False) as pipe:
         for message in messages:
-            pipe.publish(channel, message)
+            pipe.execute_command(command, channel, message)
         receivers: list[int] = await pipe.execute()
     return [max(heard, times) for times in receivers]

@@ -36,6 +36,7 @@ BRIDGE_READY = "redis_agent:bridge:ready"  # ZSET owner of a bridge in step -> m
 BRIDGE_NODE = (
     "redis_agent:bridge:node"  # STRING, of the home partition in a cluster: the node that bridges subscribe to
 )
+BRIDGE_PUBSUB = "redis_agent:bridge:pubsub"  # STRING, of the home partition in a cluster: "plain" or "sharded"
 # HASH: swept_ms, summary_slot, _ms and _floor, the same of summary_day, stream_dropped_unread, buried, anomalies
 SCHEDULER = "redis_agent:scheduler"
 FINALS = "redis_agent:finals"  # HASH completed experiment -> when it was judged finally
@@ -76,6 +77,11 @@ def without_namespace(name: str) -> str:
 def bridge_control(database: int, namespace: str = "") -> str:
     """The channel on which the bridges speak to each other; each partition has its own."""
     return f"{namespace}redis_agent:bridge:control:{database}"
+
+
+def shard_channel(channel: str, namespace: str) -> str:
+    """Where events of a partition are published by sharded pub/sub: a channel in its slot."""
+    return namespace + channel
 
 
 def bridge_alive(database: int) -> str:
@@ -180,6 +186,7 @@ SHARED_TYPES = {
     BRIDGE: "hash",
     BRIDGE_READY: "zset",
     BRIDGE_NODE: "string",
+    BRIDGE_PUBSUB: "string",
     TOUCHED: "hash",
     SCHEDULER: "hash",
     LLM: "hash",

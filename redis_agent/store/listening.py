@@ -1,25 +1,89 @@
-"""Where the bridges subscribe.
+"""Where and how the bridges subscribe.
 
-On one server there is no question. In a cluster what is published on any node reaches every subscriber of every node,
-but each node has an order of its own, and the bridges count in one: so they agree on a node. It need not be the primary
-of anything: a replica outlives the death of every primary, and its own promotion.
+On one server there is no question where. In a cluster what is published on any node reaches every subscriber of every
+node, but each node has an order of its own, and the bridges count in one: so they agree on a node. It need not be the
+primary of anything: a replica outlives the death of every primary, and its own promotion. With sharded pub/sub it is
+the same within the shard of a partition: its primary and replicas all hear what is published in its slots.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from redis.asyncio import Connection, Redis
-from redis.exceptions import ConnectionError, RedisError  # noqa: A004 - what redis-py raises here
+from redis.exceptions import ConnectionError, NoPermissionError, RedisError  # noqa: A004 - what redis-py raises here
 
 from redis_agent import log
+from redis_agent.errors import PubsubError
 from redis_agent.store import keys, scripts
 from redis_agent.store.client import subscription
 from redis_agent.store.stream import text
 from redis_agent.store.topology import NODE_TIMEOUT_SECONDS, Node, Topology
 from redis_agent.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Pubsub:
+    """What the commands and pushes of a kind of pub/sub are called."""
+
+    subscribe: str
+    unsubscribe: str
+    subscribed: bytes
+    unsubscribed: bytes
+    message: bytes
+
+
+PLAIN = Pubsub("SUBSCRIBE", "UNSUBSCRIBE", b"subscribe", b"unsubscribe", b"message")
+SHARDED = Pubsub("SSUBSCRIBE", "SUNSUBSCRIBE", b"ssubscribe", b"sunsubscribe", b"smessage")
+
+
+async def recorded_pubsub(home: Redis) -> str | None:
+    """By which kind of pub/sub the bridges of a cluster hear, "plain" or "sharded".
+
+    None before one has started, and for a user who may not know.
+    """
+    with contextlib.suppress(NoPermissionError):
+        found: Any = await home.get(keys.BRIDGE_PUBSUB)
+        return text(found) if found else None
+    return None
+
+
+async def check_pubsub(home: Redis, wanted: str) -> None:
+    """Record by which kind of pub/sub the bridges of a cluster hear, where that is not recorded yet.
+
+    Raises:
+        PubsubError: another kind is recorded, or the server does not know this one.
+        RedisError, OSError: as the server or the connection reports it.
+    """
+    if wanted == "sharded" and not await _knows(home, SHARDED.subscribe):
+        raise PubsubError("the server has no sharded pub/sub (Redis 7.0 or later has): set REDIS_AGENT_PUBSUB to plain")
+    await home.set(keys.BRIDGE_PUBSUB, wanted, nx=True)
+    compare_pubsub(await recorded_pubsub(home), wanted)
+
+
+def compare_pubsub(recorded: str | None, wanted: str) -> None:
+    """For who only publishes.
+
+    Raises:
+        PubsubError: another kind than the wanted one is recorded.
+    """
+    if recorded not in (None, wanted):
+        raise PubsubError(
+            f"the bridges hear by {recorded} pub/sub, as Redis has it, and REDIS_AGENT_PUBSUB is {wanted}: set it to "
+            f"{recorded}, or see docs/cluster.md for how it is changed"
+        )
+
+
+async def _knows(client: Redis, command: str) -> bool:
+    """Whether the server has a command; True where this user may not ask."""
+    try:
+        found: list[Any] = await client.execute_command("COMMAND INFO", command)
+    except NoPermissionError:
+        return True
+    return bool(found and found[0])
 
 
 class Source(Protocol):
@@ -63,20 +127,31 @@ async def agree_on_node(home: Redis, *, before: str, wanted: str) -> str:
 
 
 class AgreedNode:
-    """The node of a cluster that the bridges have agreed on, as the home partition has it.
+    """The node of a cluster that the bridges have agreed on, as a partition has it.
 
-    Another one is agreed on when the cluster says that it has failed, or when a bridge could not reach it for long.
+    Another one is agreed on when the cluster says that it has failed, or that it is not of the slot's shard any more,
+    or when a bridge could not reach it for long.
 
     Args:
-        home: client of the home partition.
+        client: of the partition that remembers it.
         topology: of the cluster.
+        slot: whose shard it is a node of; None for any node.
         patience_seconds: how long a bridge tries to reach the node.
         telemetry: counts links to the node that were made anew.
     """
 
-    def __init__(self, home: Redis, topology: Topology, *, patience_seconds: float, telemetry: Telemetry) -> None:
-        self._home = home
+    def __init__(
+        self,
+        client: Redis,
+        topology: Topology,
+        *,
+        slot: int | None = None,
+        patience_seconds: float,
+        telemetry: Telemetry,
+    ) -> None:
+        self._client = client
         self._topology = topology
+        self._slot = slot
         self._patience_seconds = patience_seconds
         self._telemetry = telemetry
         # By which node's link what is published there comes, and since when it stands.
@@ -111,7 +186,7 @@ class AgreedNode:
                 await self._topology.refresh()
                 if self._lost(self._node):
                     return True
-                agreed = await agree_on_node(self._home, before="", wanted=self._node)
+                agreed = await agree_on_node(self._client, before="", wanted=self._node)
                 if agreed != self._node:
                     return True
                 await self._look_at_links()
@@ -120,7 +195,8 @@ class AgreedNode:
     async def _look_at_links(self) -> None:
         """Say when a link of the cluster's bus was made anew: what was on it may be lost, and no subscriber is told."""
         address = next(node.address for node in self._topology.nodes if node.id == self._node)
-        links = await self._topology.links_to(address)
+        eligible = {node.id for node in self._eligible}
+        links = {node: since for node, since in (await self._topology.links_to(address)).items() if node in eligible}
         anew = [node for node, since in links.items() if self._links.get(node, since) != since]
         self._links |= links
         if anew:
@@ -133,20 +209,25 @@ class AgreedNode:
 
     async def _agree(self) -> Node:
         await self._topology.refresh()
-        found: Any = await self._home.get(keys.BRIDGE_NODE)
+        found: Any = await self._client.get(keys.BRIDGE_NODE)
         agreed = text(found or b"")
         if self._lost(agreed) or self._given_up(agreed):
             wanted = self._choice(without=agreed)
-            agreed = await agree_on_node(self._home, before=agreed, wanted=wanted.id)
+            agreed = await agree_on_node(self._client, before=agreed, wanted=wanted.id)
             self._log.warning("subscription_node", node=agreed, before=text(found or b""))
         for node in self._topology.nodes:
             if node.id == agreed:
                 return node
         raise ConnectionError(f"the node that bridges subscribe to, {agreed}, is not known yet")
 
+    @property
+    def _eligible(self) -> Sequence[Node]:
+        """The nodes that hear what is published, as far as is known."""
+        return self._topology.nodes if self._slot is None else self._topology.shard(self._slot)
+
     def _lost(self, node_id: str) -> bool:
-        """Whether a node is none, or has failed, as the cluster has it."""
-        nodes: Sequence[Node] = self._topology.nodes
+        """Whether a node is none, has failed, or does not hear what is published, as the cluster has it."""
+        nodes = self._eligible
         return bool(nodes) and not any(node.id == node_id and not node.failed for node in nodes)
 
     def _given_up(self, node_id: str) -> bool:
@@ -155,7 +236,7 @@ class AgreedNode:
 
     def _choice(self, *, without: str) -> Node:
         """A replica if there is one; all who see the same nodes choose the same."""
-        nodes = [node for node in self._topology.nodes if not node.failed and node.id != without]
+        nodes = [node for node in self._eligible if not node.failed and node.id != without]
         if not nodes:
             raise ConnectionError("no node of the cluster is there to subscribe to")
         return min(nodes, key=lambda node: (node.primary, node.id))

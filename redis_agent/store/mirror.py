@@ -84,15 +84,24 @@ class Mirror:
         durability: what counts as written.
         elsewhere: whether bridges subscribe to another node than the scripts run on, as in a cluster: then the scripts
             cannot see whose subscription stands, and believe every bridge.
+        sharded: whether bridges hear by sharded pub/sub, in the slot that the scripts run in.
     """
 
     def __init__(
-        self, client: Redis, *, durability: Durability, owner: str, ttl_ms: int, elsewhere: bool = False
+        self,
+        client: Redis,
+        *,
+        durability: Durability,
+        owner: str,
+        ttl_ms: int,
+        elsewhere: bool = False,
+        sharded: bool = False,
     ) -> None:
         self._client = client
         self._durability = durability
         self._owner = owner
         self._ttl_ms = ttl_ms
+        self._publish = "SPUBLISH" if sharded else "PUBLISH"
         # Channels know no databases; two agents on two databases of one server must not heed each other.
         database = int(client.connection_pool.connection_kwargs.get("db") or 0)
         self.channel = keys.bridge_control(database, namespace_of(client))
@@ -132,7 +141,7 @@ class Mirror:
         reply = await self._run(
             "bridge_claim",
             [keys.LEASE_BRIDGE, keys.fence(keys.LEASE_BRIDGE), keys.BRIDGE, keys.BRIDGE_READY],
-            [self._owner, self._ttl_ms, epoch, new_epoch, self.channel, self._alive],
+            [self._owner, self._ttl_ms, epoch, new_epoch, self.channel, self._alive, self._publish],
         )
         if reply[0] == b"deaf":
             raise DeafError
@@ -156,13 +165,23 @@ class Mirror:
         written, heard = await self._run(
             "bridge_renew",
             [keys.LEASE_BRIDGE, keys.BRIDGE, keys.BRIDGE_READY],
-            [value, self._ttl_ms, self._owner, self.channel, epoch, mark, _or_empty(confirmed), self._alive],
+            [
+                value,
+                self._ttl_ms,
+                self._owner,
+                self.channel,
+                epoch,
+                mark,
+                _or_empty(confirmed),
+                self._alive,
+                self._publish,
+            ],
         )
         return None if written < 0 else Renewal(int(written), bool(heard))
 
     async def release(self, value: str) -> None:
         """Give the lease back; the others hear of it at once."""
-        args = [value, self._owner, self.channel]
+        args = [value, self._owner, self.channel, self._publish]
         await self._run("bridge_release", [keys.LEASE_BRIDGE, keys.BRIDGE_READY], args)
 
     async def broken(self, value: str, *, new_epoch: str, gap_ms: int | None, may_yield: bool) -> Break:
@@ -172,13 +191,23 @@ class Mirror:
             value: the lease's.
             new_epoch: "" while nothing is received, so that only a hand-over is possible; otherwise the same one
                 until the answer was seen.
-            gap_ms: how long messages may have been missed; None when none were.
+            gap_ms: how long messages may have been missed by now; None when none were.
             may_yield: whether a hand-over would help.
         """
         outcome, *rest = await self._run(
             "bridge_broken",
             [keys.LEASE_BRIDGE, keys.BRIDGE, keys.BRIDGE_READY],
-            [value, self._ttl_ms, self._owner, self.channel, new_epoch, _or_empty(gap_ms), int(may_yield), self._alive],
+            [
+                value,
+                self._ttl_ms,
+                self._owner,
+                self.channel,
+                new_epoch,
+                _or_empty(gap_ms),
+                int(may_yield),
+                self._alive,
+                self._publish,
+            ],
         )
         if outcome == b"renumbered":
             return Break("renumbered", written=int(rest[0]))
@@ -186,7 +215,7 @@ class Mirror:
 
     async def announce(self, value: str, announcement: Announcement) -> bool:
         """Say where a mark stands; False when the lease is not ours."""
-        args = [value, self.channel, str(announcement)]
+        args = [value, self.channel, str(announcement), self._publish]
         return bool(await self._run("bridge_announce", [keys.LEASE_BRIDGE], args))
 
     async def write(
@@ -208,7 +237,16 @@ class Mirror:
             traces: the contexts of those events that are traced, by position.
         """
         contexts = " ".join(f"{position} {context}" for position, context in traces.items())
-        args: list[Any] = [value, epoch, batch.first, batch.given_up_from, self.channel, _or_empty(confirmed), contexts]
+        args: list[Any] = [
+            value,
+            epoch,
+            batch.first,
+            batch.given_up_from,
+            self.channel,
+            self._publish,
+            _or_empty(confirmed),
+            contexts,
+        ]
         for at_ms, received in groupby(batch.events, key=itemgetter(0)):
             together = [event for _, event in received]
             args += (at_ms, len(together), *together)

@@ -182,12 +182,12 @@ class Partitions:
             return None  # a user whose rights were given before there were partitions
         return int(value) if value and value.isdigit() else None
 
-    def audience(self, channel: str) -> Audience | None:
+    def audience(self, channel: str, *, sharded: bool = False) -> Audience | None:
         """Who listens to a channel in a cluster; None on one server, where the reply of PUBLISH says it."""
         if self.topology is None:
             return None
         if channel not in self._audiences:
-            self._audiences[channel] = Audience(self.topology, channel)
+            self._audiences[channel] = Audience(self.topology, channel, sharded=sharded)
         return self._audiences[channel]
 
     async def aclose(self) -> None:

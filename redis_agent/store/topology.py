@@ -46,6 +46,7 @@ class Node:
         epoch: with which it owns its slots; the later one wins.
         slots: (first, last) of each range that it owns.
         linked: whether whoever says this can send it messages over the bus.
+        of: the id of its primary; "" for a primary.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Node:
     epoch: int
     slots: tuple[tuple[int, int], ...] = ()
     linked: bool = True
+    of: str = ""
 
     def owns(self, slot: int) -> bool:
         """Whether it is the primary of this slot."""
@@ -96,6 +98,7 @@ def read_nodes(reply: str, asked: HostPort, *, hostnames: bool = False) -> list[
                 epoch=int(fields[6]),
                 slots=tuple((int(first), int(last or first)) for first, _, last in ranges),
                 linked=fields[7] == "connected",
+                of=fields[3].strip("-"),
             )
         )
     return nodes
@@ -136,9 +139,17 @@ class Topology:
 
     def known(self, slot: int) -> HostPort | None:
         """Where the primary of a slot was last known to be."""
+        owner = self._owner(slot)
+        return None if owner is None else owner.address
+
+    def shard(self, slot: int) -> list[Node]:
+        """The primary of a slot and its replicas, as they were last heard of; none where nobody has it."""
+        owner = self._owner(slot)
+        return [] if owner is None else [node for node in self._nodes if owner.id in (node.id, node.of)]
+
+    def _owner(self, slot: int) -> Node | None:
         owners = [node for node in self._nodes if node.primary and node.owns(slot)]
-        newest = max(owners, key=lambda node: node.epoch, default=None)
-        return None if newest is None else newest.address
+        return max(owners, key=lambda node: node.epoch, default=None)
 
     async def primary(self, slot: int) -> HostPort:
         """Where the primary of a slot is.

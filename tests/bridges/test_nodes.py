@@ -99,6 +99,25 @@ def test_claim_after_a_leader_on_another_node_waits_as_well() -> None:
     assert (batch.first, [event for _, event in batch.events]) == (8, [b"new"])
 
 
+def test_claim_that_was_made_before_the_node_changed_begins_an_epoch_that_must_be_followed_by_another() -> None:
+    """No mark of the first one would ever be met: the leader would wait for ever."""
+    lockstep = Lockstep(1_000_000)
+    lockstep.subscribed("s1")
+    lockstep.broke()
+    lockstep.subscribed("s2")
+    lockstep.begin(Claim("2:b", 7, "e2@s1", "e1@s1", False, 100))
+    assert said(lockstep, "written e2@s1 7 m1") is None
+    assert lockstep.broken
+    lockstep.renumbered("e3@s2", 7, subscription=lockstep.subscriptions)
+    assert not lockstep.broken
+    for mark in ("e3@s2", "m2", "m3", "m4"):
+        said(lockstep, f"written e3@s2 7 {mark}")
+    lockstep.receive(2, b"new")
+    batch = lockstep.batch(10, 1_000)
+    assert batch is not None
+    assert (batch.first, [event for _, event in batch.events]) == (8, [b"new"])
+
+
 def test_first_leader_of_all_keeps_what_it_has_received() -> None:
     lockstep = Lockstep(1_000_000)
     lockstep.subscribed("s1")

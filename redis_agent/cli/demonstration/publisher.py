@@ -12,7 +12,6 @@ from redis_agent.cli.demonstration.scenario import STORIES, Simulation
 from redis_agent.cli.output import counted
 from redis_agent.cli.session import Session
 from redis_agent.store import keys
-from redis_agent.store.audience import publish
 from redis_agent.store.failures import Remedy, classify
 
 # Seconds between two steps of the simulation, and between two tries while the server is away.
@@ -40,21 +39,23 @@ async def publish_story(
     began: float | None = None
     published = unheard = missed = 0
     defined = away = alone = False
+    publishing = session.publishing()
     while not ended.is_set() and (seconds is None or loop.time() < started + seconds):
         events = [] if began is None else simulation.until((loop.time() - began) * speed)
         wait = _STEP
         try:
             if not defined:
+                await publishing.check()
                 await _define(session)
                 defined = True
             if began is None:
-                if any(await _publish(session, opening[:1])):
+                if any(await publishing.publish(opening[:1])):
                     began, published, events = loop.time(), 1, opening[1:]
                 elif not alone:
-                    click.echo(f"nobody listens on {session.settings.metrics_channel} yet", err=True)
+                    click.echo(f"nobody listens on {publishing.where} yet", err=True)
                     alone = True
             if events:
-                receivers = await _publish(session, events)
+                receivers = await publishing.publish(events)
                 published += len(events)
                 unheard += receivers.count(0)
             if away:
@@ -83,8 +84,3 @@ async def _define(session: Session) -> None:
             (keys.metrics_specs(story.id), story.metrics_specs()),
         ):
             await session.partitions.wide.hset(key, items=[part for pair in document.items() for part in pair])
-
-
-async def _publish(session: Session, events: list[bytes]) -> list[int]:
-    partitions, channel = session.partitions, session.settings.metrics_channel
-    return await publish(partitions.home.client, partitions.audience(channel), channel, events)

@@ -4,10 +4,11 @@
 -- time; otherwise begin a new epoch, whose mark (of the same name) is published here with position 0. Asked again with the same epoch,
 -- it is not begun anew. While subscriptions of bridges in step stand that could give no sign in an outage, they are
 -- called, and waited for as `bridge_claim` does.
+-- Who is yielded to may find that its own row has an end, too: then the gap counts from where the leader's had one.
 -- The new epoch is '' while nothing is received, the gap's length '' when there is none, may_yield 1 or 0.
 -- The alive_prefix is '' in a cluster, where subscriptions are on another node: then every bridge counts as subscribed.
 -- KEYS: lease, bridge, ready
--- ARGV: value, ttl_ms, owner, channel, new_epoch, gap_ms, may_yield, alive_prefix
+-- ARGV: value, ttl_ms, owner, channel, new_epoch, gap_ms, may_yield, alive_prefix, publish (PUBLISH or SPUBLISH)
 -- returns: {'fenced'}, {'yielded', member}, {'called', member} (ask again), {'alone'} or {'renumbered', written}
 -- cost: O(N) for N bridges
 local function stands(bridge)
@@ -34,7 +35,10 @@ if ARGV[7] == '1' then
     if stands(others[n]) then
       if math.abs(now - tonumber(others[n + 1])) <= ttl then
         redis.call('DEL', KEYS[1])
-        redis.call('PUBLISH', ARGV[4], 'free')
+        if ARGV[6] ~= '' then
+          redis.call('HSET', KEYS[2], 'at', string.format('%.0f', now - tonumber(ARGV[6])))
+        end
+        redis.call(ARGV[9], ARGV[4], 'free')
         return {'yielded', others[n]}
       end
       silent = silent or others[n]
@@ -45,7 +49,7 @@ if ARGV[7] == '1' then
     local called, asked = tonumber(call[1] or now), tonumber(call[2] or '0')
     if called > now or asked > now or now - asked > ttl / 2 then
       called = now
-      redis.call('PUBLISH', ARGV[4], 'free')
+      redis.call(ARGV[9], ARGV[4], 'free')
     end
     redis.call('HSET', KEYS[2], 'called', string.format('%.0f', called), 'asked', string.format('%.0f', now))
     if now - called <= ttl then
@@ -63,5 +67,5 @@ if ARGV[6] ~= '' then
   redis.call('HINCRBY', KEYS[2], 'gaps', 1)
   redis.call('HINCRBY', KEYS[2], 'gap_ms', ARGV[6])
 end
-redis.call('PUBLISH', ARGV[4], 'written ' .. ARGV[5] .. ' 0 ' .. ARGV[5])
+redis.call(ARGV[9], ARGV[4], 'written ' .. ARGV[5] .. ' 0 ' .. ARGV[5])
 return {'renumbered', written}

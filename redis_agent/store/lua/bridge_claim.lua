@@ -11,7 +11,7 @@
 -- The epoch is '' when the bridge is not in step.
 -- The alive_prefix is '' in a cluster, where subscriptions are on another node: then every bridge counts as subscribed.
 -- KEYS: lease, fence, bridge, ready
--- ARGV: owner, ttl_ms, epoch, new_epoch, channel, alive_prefix
+-- ARGV: owner, ttl_ms, epoch, new_epoch, channel, alive_prefix, publish (PUBLISH or SPUBLISH)
 -- returns: {'taken', value, written, epoch, epoch_before, leader_before, silent_ms},
 --          {'held', value} by another, {'wait', member} for one that is in step, or {'deaf'} instead of both
 -- cost: O(log N) for N bridges; O(N) for one that is not in step while the lease is free
@@ -69,7 +69,7 @@ if not in_step then
       local called, asked = tonumber(call[1] or now), tonumber(call[2] or '0')
       if called > now or asked > now or now - asked > ttl / 2 then
         called = now
-        redis.call('PUBLISH', channel, 'free')
+        redis.call(ARGV[7], channel, 'free')
       end
       redis.call('HSET', KEYS[3], 'called', string.format('%.0f', called), 'asked', string.format('%.0f', now))
       if now - called <= ttl then
@@ -100,6 +100,6 @@ if not in_step then
     redis.call('HINCRBY', KEYS[3], 'gaps', 1)
     redis.call('HINCRBY', KEYS[3], 'gap_ms', silent)
   end
-  redis.call('PUBLISH', channel, 'written ' .. begins .. ' 0 ' .. begins)
+  redis.call(ARGV[7], channel, 'written ' .. begins .. ' 0 ' .. begins)
 end
 return {'taken', value, written, begins, epoch, state[3] or '', silent}

@@ -3,7 +3,8 @@
 -- The mark is '' when the leader is not in step, the confirmed position '' for all that is written.
 -- The alive_prefix is '' in a cluster, where subscriptions are on another node: then the leader's counts as standing.
 -- KEYS: lease, bridge, ready
--- ARGV: value, ttl_ms, owner, channel, epoch, mark, confirmed, alive_prefix
+-- ARGV: value, ttl_ms, owner, channel, epoch, mark, confirmed, alive_prefix,
+--       publish (PUBLISH or SPUBLISH)
 -- returns: {the position that the stream has reached, whether the leader's subscription is on this server: 1 or 0};
 --          {-1, 0} if the lease is somebody else's or nobody's
 -- cost: O(log N) for N bridges
@@ -34,5 +35,5 @@ local position = ARGV[7]
 if position == '' then
   position = written
 end
-redis.call('PUBLISH', ARGV[4], 'written ' .. ARGV[5] .. ' ' .. position .. ' ' .. ARGV[6])
+redis.call(ARGV[9], ARGV[4], 'written ' .. ARGV[5] .. ' ' .. position .. ' ' .. ARGV[6])
 return {tonumber(written), stands}

@@ -5,8 +5,8 @@
 -- The confirmed position is '' for all that is written; traces are 'position context' of those events that are traced, each
 -- followed by a space but the last.
 -- KEYS: lease, stream, bridge, account
--- ARGV: value, epoch, first_position, given_up_from, channel, confirmed, traces, then what was received together, in
---       order: (received_ms, n, event * n)...
+-- ARGV: value, epoch, first_position, given_up_from, channel, publish (PUBLISH or SPUBLISH), confirmed, traces, then what
+--       was received together, in order: (received_ms, n, event * n)...
 -- returns: {'written', position, given_up} with the position reached and how many were skipped for ever;
 --          {'fenced', position, 0} when the lease is not ours; {'hole', position, 0} when positions in front of
 --          given_up_from are missing, or the epoch is another one (the server lost its state)
@@ -23,11 +23,11 @@ end
 -- include go_on
 go_on(KEYS[2], KEYS[4])
 local traces = {}
-for position, context in ARGV[7]:gmatch('(%d+) (%S+)') do
+for position, context in ARGV[8]:gmatch('(%d+) (%S+)') do
   traces[tonumber(position)] = context
 end
 local stream, call = KEYS[2], redis.call
-local last, arg, id = first - 1, 8, nil
+local last, arg, id = first - 1, 9, nil
 while ARGV[arg] do
   local at, count = ARGV[arg], tonumber(ARGV[arg + 1])
   -- What is written already stands in front.
@@ -53,9 +53,9 @@ local reached = math.max(written, last)
 local time = redis.call('TIME')
 redis.call('HSET', KEYS[3], 'written', string.format('%.0f', reached),
   'at', string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)))
-local said = ARGV[6]
+local said = ARGV[7]
 if said == '' then
   said = string.format('%.0f', reached)
 end
-redis.call('PUBLISH', ARGV[5], 'written ' .. ARGV[2] .. ' ' .. said)
+redis.call(ARGV[6], ARGV[5], 'written ' .. ARGV[2] .. ' ' .. said)
 return {'written', reached, given_up}

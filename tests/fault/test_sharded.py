@@ -1,0 +1,238 @@
+"""Sharded pub/sub in a cluster under load: lost 0 but in gaps that are counted, twice 0."""
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import MovedError, RedisError
+
+from redis_agent.store import keys
+from redis_agent.store.dead_letters import DeadLetters
+from redis_agent.store.inspection import Inspection
+from redis_agent.store.partitions import Partition, Partitions
+from redis_agent.store.topology import slot_of
+from tests.cluster import Cluster, Node
+from tests.fault.test_cluster import (
+    ACTS,
+    CHANNEL,
+    EXPERIMENTS,
+    ROUNDS,
+    SEED,
+    Havoc,
+    all_applied,
+    all_copied,
+    all_lead,
+    persistently,
+    start,
+)
+from tests.processes import AgentProcess, Agents
+
+# A gap ends when it is counted; after a change of the node the leader lets this pass, too (three marks, with a lease of
+# 2 s).
+SETTLING_SECONDS = 2.0
+
+
+class Publisher:
+    """Publishes numbered events on a node of each one's shard, its primary if that is left alone."""
+
+    def __init__(self, partitions: Partitions) -> None:
+        self._partitions = partitions
+        self._clients: dict[tuple[str, int], Redis] = {}
+        # name of an event -> its partition and when it was published
+        self.said: dict[str, tuple[int, float]] = {}
+        self.unsure: dict[str, str] = {}
+
+    async def publish(self, over: asyncio.Event, *, on: Callable[[], list[Node]], pause: float = 0.002) -> None:
+        """Publish until it is over, on nodes that are among these."""
+        number = 0
+        while not over.is_set():
+            one = EXPERIMENTS[number % len(EXPERIMENTS)]
+            number += 1
+            await self._say(one, f"{one}/{number}", {node.port for node in on()})
+            await asyncio.sleep(pause)
+
+    async def _say(self, one: str, name: str, ports: set[int]) -> None:
+        partition, topology = self._partitions.of(one), self._partitions.topology
+        assert topology is not None
+        channel = keys.shard_channel(CHANNEL, partition.namespace)
+        event = json.dumps({"experiment_id": one, "event": "sent", "run_id": name})
+        while True:
+            shard = [node for node in topology.shard(slot_of(channel)) if node.address[1] in ports]
+            if not shard:
+                await asyncio.sleep(0.02)
+                await topology.refresh()
+                continue
+            address = max(shard, key=lambda node: node.primary).address
+            if address not in self._clients:
+                self._clients[address] = Redis(
+                    host=address[0], port=address[1], protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=30
+                )
+            try:
+                await self._clients[address].execute_command("SPUBLISH", channel, event)
+                self.said[name] = partition.number, time.time()
+            except MovedError:  # nobody was told
+                await topology.refresh()
+                await asyncio.sleep(0.02)
+                continue
+            except (RedisError, OSError) as error:
+                self.unsure[name] = repr(error)
+            return
+
+    async def aclose(self) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+
+
+@pytest.fixture
+async def publisher(partitions: Partitions) -> AsyncIterator[Publisher]:
+    found = Publisher(partitions)
+    yield found
+    await found.aclose()
+
+
+@pytest.fixture
+def agents(cluster: Cluster, tmp_path: Path) -> Iterator[Agents]:
+    started = Agents("redis://ignored", tmp_path)
+    yield started
+    started.end()
+    for log in started.logs():
+        print(log)
+
+
+class ShardedHavoc(Havoc):
+    """The same, but any primary may be the victim: each shard has a node that is listened to."""
+
+    def __init__(
+        self, cluster: Cluster, partitions: Partitions, agents: dict[str, AgentProcess], rng: random.Random
+    ) -> None:
+        super().__init__(cluster, partitions, agents, rng)
+        self.when: list[tuple[str, float]] = []
+
+    async def run(self, acts: list[str]) -> None:
+        for act in acts:
+            self.when.append((act, time.time()))
+            await super().run([act])
+
+    async def _victim(self) -> Node:
+        return self._rng.choice(self._cluster.primaries)
+
+
+class Gaps:
+    """Looks at the gaps that the bridges have counted, over and over: when something may have been missed."""
+
+    def __init__(self, partitions: Partitions) -> None:
+        self._partitions = partitions
+        # By partition, from when to when.
+        self.found: dict[int, list[tuple[float, float]]] = defaultdict(list)
+
+    async def watch(self) -> None:
+        """Look until cancelled."""
+        await asyncio.gather(*map(self._watch, self._partitions.all))
+
+    async def _watch(self, partition: Partition) -> None:
+        seen, looked = (0, 0), time.time()
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                began = time.time()
+                bridge = await Inspection(partition.client).bridge()
+                if bridge.gaps > seen[0]:
+                    missed = (bridge.gap_ms - seen[1]) / 1000
+                    self.found[partition.number].append((looked - missed - 0.1, time.time() + SETTLING_SECONDS))
+                seen, looked = (bridge.gaps, bridge.gap_ms), began
+            await asyncio.sleep(0.1)
+
+    def covers(self, number: int, at: float) -> bool:
+        """Whether a gap in a partition was counted that can have been there then."""
+        return any(begin <= at <= end for begin, end in self.found[number])
+
+
+async def written(partitions: Partitions) -> dict[str, list[tuple[int, str]]]:
+    """By the names of events, in which partitions they are, and as which entries."""
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for partition in partitions.all:
+        async for page in Inspection(partition.client).entries():
+            for entry in page:
+                found[json.loads(entry.data or b"{}")["run_id"]].append((partition.number, entry.id))
+    return found
+
+
+async def survive(
+    cluster: Cluster, agents: Agents, partitions: Partitions, publisher: Publisher, acts: list[str]
+) -> None:
+    """Two agents, load, and everything that can break: what is missing is missing in a gap that was counted."""
+    two = {name: start(agents, cluster, name, REDIS_AGENT_PUBSUB="sharded") for name in ("first", "second")}
+    for agent in two.values():
+        await agent.logged("started")
+    await all_lead(partitions)
+    await asyncio.sleep(3)  # both are in step
+    gaps = Gaps(partitions)
+    watching = asyncio.create_task(gaps.watch())
+    havoc = ShardedHavoc(cluster, partitions, two, random.Random(SEED))
+    over = asyncio.Event()
+    loading = asyncio.create_task(publisher.publish(over, on=havoc.speakers))
+    await havoc.run(acts)
+    over.set()
+    await loading
+    await all_lead(partitions)
+    found = await still(partitions)
+    await asyncio.sleep(0.3)
+    watching.cancel()
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}
+    missing = {name: said for name, said in publisher.said.items() if name not in found}
+    uncounted: dict[int, list[float]] = defaultdict(list)
+    for number, at in missing.values():
+        if not gaps.covers(number, at):
+            uncounted[number].append(at)
+    print([(act, round(at, 3)) for act, at in havoc.when])
+    for number, times in uncounted.items():
+        print(f"partition {number}: {len(times)} lost, {min(times):.3f} to {max(times):.3f}; gaps {gaps.found[number]}")
+    assert not uncounted, "lost outside of gaps"
+    await all_applied(partitions, Counter(name.partition("/")[0] for name in found))
+    await all_copied(partitions)
+    assert [await DeadLetters(one.client).total() for one in partitions.all] == [0] * len(partitions.all)
+    for agent in two.values():
+        assert await agent.terminate() == 0
+    print(
+        f"{len(publisher.said)} events, {len(publisher.unsure)} unsure, {len(missing)} lost in "
+        f"{sum(map(len, gaps.found.values()))} gaps, {dict(havoc.done)}"
+    )
+
+
+async def still(partitions: Partitions) -> dict[str, list[tuple[int, str]]]:
+    """What is in the streams, when for two seconds nothing more came."""
+    before: dict[str, list[tuple[int, str]]] = {}
+    async with asyncio.timeout(60):
+        while True:
+            found = await persistently(lambda: written(partitions))
+            assert isinstance(found, dict)
+            if found and found == before:
+                return found
+            before = found
+            await asyncio.sleep(2)
+
+
+@pytest.mark.timeout(120)
+async def test_what_is_missing_when_primaries_die_slots_move_and_agents_die_is_in_counted_gaps(
+    cluster: Cluster, agents: Agents, partitions: Partitions, publisher: Publisher
+) -> None:
+    acts = ["kill_a_primary", "move_a_slot", "kill_an_agent"]
+    await survive(cluster, agents, partitions, publisher, acts)
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(3600)
+async def test_the_same_for_long(
+    cluster: Cluster, agents: Agents, partitions: Partitions, publisher: Publisher
+) -> None:
+    rng = random.Random(SEED)
+    acts = [rng.choice(ACTS) for _ in range(6 * ROUNDS)]
+    await survive(cluster, agents, partitions, publisher, acts)
