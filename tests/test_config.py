@@ -355,3 +355,10 @@ def test_sentinels_and_their_masters_name_belong_together() -> None:
     assert "socket" in fault(
         REDIS_URL="unix:///tmp/s", REDIS_AGENT_SENTINELS="a:26379", REDIS_AGENT_SENTINEL_MASTER="m"
     )
+
+
+def test_sharded_pubsub_is_for_a_cluster() -> None:
+    assert load_settings({}).pubsub == "plain"
+    assert "set REDIS_AGENT_CLUSTER_NODES" in fault(REDIS_AGENT_PUBSUB="sharded")
+    assert load_settings({"REDIS_AGENT_PUBSUB": "sharded", "REDIS_AGENT_CLUSTER_NODES": "a:6379"}).pubsub == "sharded"
+    assert "must be plain or sharded" in fault(REDIS_AGENT_PUBSUB="both")

@@ -126,8 +126,9 @@ def show_(*, entry_id: str, as_json: bool, redis_url: str | None) -> None:
 def replay(*, ids: tuple[str, ...], all_: bool, wait_seconds: float, as_json: bool, redis_url: str | None) -> None:
     """Put dead letters through the front door again, and say what became of them.
 
-    Each enters the stream of events anew and leaves the dead letters in one step. Exits with 1
-    when one of them is missing or became a dead letter again.
+    Each enters the stream of events anew and leaves the dead letters in one step; what was
+    published for the wrong partition enters the right one's. Exits with 1 when one of them is
+    missing or became a dead letter again.
 
     Examples:
         redis-agent dead-letters replay 1769940000000-0
@@ -149,14 +150,17 @@ def replay(*, ids: tuple[str, ...], all_: bool, wait_seconds: float, as_json: bo
 
 
 async def _replay(session: "Session", names: list[Named], wait_seconds: float) -> list[dict[str, Any]]:
-    """Replay these, or all; what became of each."""
+    """Replay these, or all, each into the partition it belongs to; what became of each."""
     from redis.exceptions import ResponseError
 
+    from redis_agent.events import Reason
+    from redis_agent.routing import router
     from redis_agent.store.dead_letters import DeadLetters
     from redis_agent.store.fates import Fates
     from redis_agent.store.inspection import Inspection
 
     partitions = session.partitions
+    route = router(len(partitions.all), max_event_bytes=session.settings.max_event_bytes)
     fates = {partition: await Fates.watch(partition.client) for partition in partitions.all}
     chosen: dict[Named, Partition | None] = await _located(session, names) if names else await _everything(session)
     outcomes: list[dict[str, Any]] = []
@@ -169,12 +173,20 @@ async def _replay(session: "Session", names: list[Named], wait_seconds: float) -
             continue
         try:
             now_ms = await Inspection(where.client).now_ms()
-            outcome["new_id"] = await DeadLetters(where.client).replay(name.id, now_ms=now_ms)
+            letters = DeadLetters(where.client)
+            letter, home = await letters.get(name.id), where
+            if letter is not None and letter.reason.startswith(Reason.WRONG_PARTITION):
+                home = partitions.all[route(letter.data)]
+            if letter is not None and home is not where:
+                moved = await letters.move(letter, number=where.number, to=home.client, now_ms=now_ms)
+                outcome |= {"new_id": moved, "new_partition": home.number}
+            else:
+                outcome["new_id"] = await letters.replay(name.id, now_ms=now_ms)
         except ResponseError as error:  # nothing was done, the letter is where it was
             outcome |= {"outcome": "failed", "reason": str(error)[:200]}
         if outcome["new_id"]:
             outcome["outcome"] = "waiting"
-            followed[where][outcome["new_id"]] = outcome
+            followed[home][outcome["new_id"]] = outcome
     await follow([(fates[partition], some) for partition, some in followed.items()], wait_seconds)
     return outcomes
 
@@ -204,7 +216,8 @@ def _show_outcomes(outcomes: list[dict[str, Any]], wait_seconds: float) -> None:
             said = f"dead letter again: {outcome['reason']}"
         else:
             said = in_words(outcome, wait_seconds)
-        new = label(outcome, "new_id") if outcome["new_id"] else "-"
+        placed_anew = {**outcome, "partition": outcome.get("new_partition", outcome.get("partition"))}
+        new = label(placed_anew, "new_id") if outcome["new_id"] else "-"
         table.add(label(outcome), new, Cell(said, STYLES.get(kind, "red")))
     show(table)
 

@@ -10,6 +10,8 @@ from redis_agent.clock import stream_id
 from redis_agent.store import keys, scripts
 from redis_agent.store.stream import text, whole
 
+# So long it is remembered that a letter of another partition was taken over.
+_ADOPTED_MS = 7 * 86_400_000
 # A letter may be megabytes long: few are held at once.
 _PAGE = 20
 
@@ -74,6 +76,22 @@ class DeadLetters:
             [entry_id, now_ms],
         )
         return text(reply) or None
+
+    async def move(self, letter: BuriedEvent, *, number: int, to: Redis, now_ms: int) -> str:
+        """Put one into the stream of the partition that it belongs to; its new id there.
+
+        In two steps, of which each may be done again: a crash between them neither doubles nor loses it.
+
+        Args:
+            letter: one of these.
+            number: of the partition that these are of.
+            to: client of the other one.
+            now_ms: when.
+        """
+        names = [keys.adopted(number, letter.id), keys.STREAM, keys.ACCOUNT]
+        entry = text(await scripts.run(to, "dead_letter_adopt", names, [letter.data, now_ms, _ADOPTED_MS]))
+        await self.drop([letter.id])
+        return entry
 
     async def newest_id(self) -> str:
         """The id of the newest; "0-0" when there is none."""

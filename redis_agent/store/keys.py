@@ -132,6 +132,11 @@ def metrics_specs(experiment_id: str) -> str:
     return "metrics_specs:" + experiment_id
 
 
+def adopted(partition: int, entry_id: str) -> str:
+    """STRING with a TTL: as which entry a dead letter of another partition has entered this one's stream."""
+    return f"redis_agent:adopted:{partition}:{entry_id}"
+
+
 def cooldown(experiment_id: str, alert_type: str, fingerprint: str) -> str:
     """STRING with a TTL: the id of the alert that started this cooldown."""
     return f"redis_agent:cooldown:{experiment_id}:{alert_type}:{fingerprint}"

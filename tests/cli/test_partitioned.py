@@ -62,8 +62,8 @@ async def held(partition: Partition, *ids: str, event: bytes = b'{"experiment_id
     await partition.client.xreadgroup(keys.GROUP, "dead", {keys.STREAM: ">"})
 
 
-async def buried(partition: Partition, entry_id: str, data: str = "no json") -> None:
-    letter = {"data": data, "reason": "not_json", "source_id": "1-0", "deliveries": "1", "at": "1769940000000"}
+async def buried(partition: Partition, entry_id: str, data: str = "no json", reason: str = "not_json") -> None:
+    letter = {"data": data, "reason": reason, "source_id": "1-0", "deliveries": "1", "at": "1769940000000"}
     await partition.client.xadd(keys.DEAD_LETTERS, letter, id=entry_id)
 
 
@@ -313,6 +313,18 @@ async def test_replayed_dead_letter_enters_the_stream_of_its_partition(
     assert done.document["replayed"] == 2
     assert sorted(e["partition"] for e in done.document["entries"]) == [1, 2]
     assert [await p.client.xlen(keys.STREAM) for p in partitions.all] == [0, 1, 1, 0]
+    assert await letters_in(partitions) == [0, 0, 0, 0]
+
+
+async def test_what_was_published_for_the_wrong_partition_is_replayed_into_the_right_one(
+    command: Command, partitions: Partitions
+) -> None:
+    event, why = '{"experiment_id":"exp-5","event":"sent"}', "wrong_partition: its experiment belongs to partition 3"
+    await buried(partitions.all[1], ID, event, why)
+    await buried(partitions.all[3], SAME, event, why)
+    done = await command("dead-letters", "replay", "--all", "--wait", "0", "--json")
+    assert {(e["partition"], e.get("new_partition")) for e in done.document["entries"]} == {(1, 3), (3, None)}
+    assert [await p.client.xlen(keys.STREAM) for p in partitions.all] == [0, 0, 0, 2]
     assert await letters_in(partitions) == [0, 0, 0, 0]
 
 

@@ -21,6 +21,7 @@ from tests.seeds import SEED
 NOT_SENT = {
     "remove_consumer": "only an hour after a consumer was seen: tests/store/test_housekeeping.py",
     "dead_letter_replay": "a command: tests/store/test_scripts.py",
+    "dead_letter_adopt": "a command, where there is more than one partition: tests/store/test_scripts.py",
     "replay_snapshot": "a command that only reads",
     "bridge_node": "only in a cluster: tests/fault/test_cluster.py",
     **dict.fromkeys(

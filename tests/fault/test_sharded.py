@@ -20,6 +20,7 @@ from redis_agent.store.dead_letters import DeadLetters
 from redis_agent.store.inspection import Inspection
 from redis_agent.store.partitions import Partition, Partitions
 from redis_agent.store.topology import slot_of
+from tests.cli.conftest import run_cli
 from tests.cluster import Cluster, Node
 from tests.fault.test_cluster import (
     ACTS,
@@ -35,6 +36,7 @@ from tests.fault.test_cluster import (
     start,
 )
 from tests.processes import AgentProcess, Agents
+from tests.waiting import eventually
 
 # A gap ends when it is counted; after a change of the node the leader lets this pass, too (three marks, with a lease of
 # 2 s).
@@ -122,8 +124,29 @@ class ShardedHavoc(Havoc):
             self.when.append((act, time.time()))
             await super().run([act])
 
+    async def kill_an_agent(self) -> None:
+        agent = self._agents[self._rng.choice(sorted(self._agents))]
+        agent.kill()
+        await asyncio.sleep(1)
+        agent.start()
+        await in_step(self._partitions, len(self._agents))
+
     async def _victim(self) -> Node:
         return self._rng.choice(self._cluster.primaries)
+
+
+async def in_step(partitions: Partitions, bridges: int) -> None:
+    """Wait until so many bridges have said in each partition, from now on, that they are in step."""
+    since = int(1000 * time.time())
+
+    async def ready(partition: Partition) -> bool:
+        found = await persistently(lambda: partition.client.zrangebyscore(keys.BRIDGE_READY, since, "+inf"))
+        return isinstance(found, list) and len(found) >= bridges
+
+    async def are() -> bool:
+        return all([await ready(partition) for partition in partitions.all])
+
+    await eventually(are, 30, interval=0.1, what=f"{bridges} bridges are in step in each partition")
 
 
 class Gaps:
@@ -172,8 +195,7 @@ async def survive(
     two = {name: start(agents, cluster, name, REDIS_AGENT_PUBSUB="sharded") for name in ("first", "second")}
     for agent in two.values():
         await agent.logged("started")
-    await all_lead(partitions)
-    await asyncio.sleep(3)  # both are in step
+    await in_step(partitions, len(two))
     gaps = Gaps(partitions)
     watching = asyncio.create_task(gaps.watch())
     havoc = ShardedHavoc(cluster, partitions, two, random.Random(SEED))
@@ -236,3 +258,49 @@ async def test_the_same_for_long(
     rng = random.Random(SEED)
     acts = [rng.choice(ACTS) for _ in range(6 * ROUNDS)]
     await survive(cluster, agents, partitions, publisher, acts)
+
+
+@pytest.mark.timeout(90)
+async def test_what_is_published_plainly_or_for_the_wrong_partition_is_told_and_can_be_replayed(
+    cluster: Cluster, agents: Agents, partitions: Partitions
+) -> None:
+    agent = start(agents, cluster, "first", REDIS_AGENT_PUBSUB="sharded")
+    await agent.logged("started")
+    await all_lead(partitions)
+    env = {
+        "REDIS_AGENT_CLUSTER_NODES": cluster.seeds,
+        "REDIS_AGENT_PARTITIONS": str(len(partitions.all)),
+        "REDIS_AGENT_PUBSUB": "sharded",
+    }
+    events = [json.dumps({"experiment_id": one, "event": "sent", "run_id": one}) for one in EXPERIMENTS]
+    said = await run_cli("publish", "-", stdin="\n".join(events).encode(), **env)
+    assert (said.code, said.out) == (
+        0,
+        "24 events published on {redis_agent-N}:fullsend:metrics: received by 1 subscriber\n",
+    )
+    wrong = await run_cli("publish", events[0], **env | {"REDIS_AGENT_PUBSUB": "plain"})
+    assert "the bridges hear by sharded pub/sub" in wrong.err
+    await all_applied(partitions, Counter(EXPERIMENTS))
+
+    home, other = (partitions.of(one) for one in EXPERIMENTS[:2])
+    assert partitions.home is home
+    assert home is not other
+    await asyncio.to_thread(cluster.nodes[-1].send, "PUBLISH", CHANNEL, events[0])
+    await asyncio.to_thread(cluster.nodes[-1].send, "PUBLISH", CHANNEL, events[1])
+    await agent.logged("published_plainly")
+    elsewhere = keys.shard_channel(CHANNEL, partitions.all[-1].namespace)
+    await asyncio.to_thread(cluster.send, elsewhere, "SPUBLISH", elsewhere, events[2])
+
+    async def buried() -> bool:
+        letters = {one.number: await DeadLetters(one.client).total() for one in partitions.all}
+        return letters[home.number] == letters[partitions.all[-1].number] == 1
+
+    await eventually(buried, 20, what="each of the two that are in a wrong partition is a dead letter there")
+    replayed = await run_cli("dead-letters", "replay", "--all", "--wait", "20", "--json", **env)
+    assert {entry["outcome"] for entry in replayed.document["entries"]} == {"applied"}
+    await all_applied(partitions, Counter(EXPERIMENTS) + Counter(EXPERIMENTS[:3]))
+    assert await agent.terminate() == 0
+    plain = start(agents, cluster, "second")
+    await eventually(lambda: not plain.alive, 20, what="an agent that would hear plainly ends")
+    assert plain.exit_code == 1
+    assert "the bridges hear by sharded pub/sub" in plain.log_text()

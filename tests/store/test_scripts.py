@@ -179,6 +179,9 @@ async def run_every_wrapper(raw: Redis) -> None:
     assert await Housekeeping(raw, stream_max=1, stream_hard=10, consumer_expiry_seconds=0).correct_lags() == {}
     letter = await raw.xadd(keys.DEAD_LETTERS, {"data": "x"})
     assert await DeadLetters(raw).replay(letter.decode(), now_ms=1)
+    await raw.xadd(keys.DEAD_LETTERS, {"data": "x"})
+    (buried,) = [letter async for letter in DeadLetters(raw).all()]
+    assert await DeadLetters(raw).move(buried, number=3, to=raw, now_ms=1)
     spending = Spending(raw, per_minute=1, per_day=1)
     assert await spending.admit() is None
     await spending.settle("ok", tokens_in=1)
@@ -268,6 +271,20 @@ async def test_dead_letter_goes_through_the_front_door_once(raw: Redis) -> None:
     assert await DeadLetters(raw).replay(letter, now_ms=7) is None
     assert await raw.xrange(keys.STREAM) == [((entry_id or "").encode(), {b"data": b"\xff\x00", b"at": b"7"})]
     assert await raw.xlen(keys.DEAD_LETTERS) == 0
+
+
+async def test_dead_letter_is_taken_over_by_another_partition_once(raw: Redis) -> None:
+    await raw.xadd(keys.DEAD_LETTERS, {"data": b"x", "reason": "wrong_partition: 1"})
+    letters = DeadLetters(raw)
+    (letter,) = [one async for one in letters.all()]
+    there = NamespacedClient(connection_pool=raw.connection_pool)
+    there.namespace = "{redis_agent-1}:"
+    entry_id = await letters.move(letter, number=0, to=there, now_ms=7)
+    assert await letters.total() == 0
+    assert await letters.move(letter, number=0, to=there, now_ms=8) == entry_id, (
+        "as after a crash before it was deleted"
+    )
+    assert await there.xrange(keys.STREAM) == [(entry_id.encode(), {b"data": b"x", b"at": b"7"})]
 
 
 # Mirror --------------------------------------------------------------------------------------------------------

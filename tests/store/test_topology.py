@@ -37,6 +37,15 @@ class Told(Topology):
         return self.answers.pop(0) if self.answers else []
 
 
+async def test_shard_of_a_slot_is_its_primary_and_the_replicas_of_that() -> None:
+    topology = Told()
+    topology.answers = [read_nodes(NODES, ("here", 6390))]
+    await topology.refresh()
+    assert [node.id for node in topology.shard(5461)] == ["bbb", "eee"]
+    assert [node.id for node in topology.shard(0)] == ["aaa"]
+    assert topology.shard(93 + 16384) == []
+
+
 async def test_node_that_was_cut_off_is_not_believed() -> None:
     topology = Told()
     old = Node("old", ("old", 1), True, False, 1, ((0, 16383),))
