@@ -145,14 +145,14 @@ class Applied:
         refused: (experiment, name) beyond the limit of names.
         raised: for each error alert whether it was raised (else its cooldown was running).
         unwritten: windows that could not be added to, and why: the aggregate is worth more than its history.
-        seconds: CPU time that it took the server, which does nothing else meanwhile.
+        seconds: CPU time that it took the server, which does nothing else meanwhile; None where it does not say.
     """
 
     aggregates: dict[str, dict[str, str]]
     refused: list[tuple[str, str]]
     raised: list[bool]
     unwritten: list[tuple[str, str]] = field(default_factory=list)
-    seconds: float = 0.0
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,7 +432,7 @@ def _applied(batch: Batch, reply: list[Any]) -> Applied | Stale | Conflict | Blo
         refused=[(batch.updates[int(n) - 1].experiment_id, text(name)) for n, name in reply[2]],
         raised=[bool(outcome) for outcome in reply[3]],
         unwritten=[(text(key), text(problem)) for key, problem in reply[4]],
-        seconds=int(reply[5]) / 1e6,
+        seconds=int(reply[5]) / 1e6 if int(reply[5]) >= 0 else None,
     )
 
 

@@ -26,12 +26,14 @@
 --   max_fields, max_raw, max_dead}     numbers as text where they may be fractions
 -- returns: {'applied', aggregates, refused, alerts, unwritten, us}: for each experiment that is asked for, in order, its
 --            aggregate as field, value...; refused: [experiment number, name]... beyond max_fields; for each alert 1 if raised, else 0;
---            unwritten: [key, problem]... windows of the wrong form, which cost only themselves; CPU time of all this
+--            unwritten: [key, problem]... windows of the wrong form, which cost only themselves; CPU time of all this, -1 where
+--            the server does not say (Redis before 7.4, Valkey before 8.0)
 --          {'stale', id...}: the ids that are still ours; nothing was changed
 --          {'conflict', experiment number, key, problem}: a key of the wrong form; nothing was changed
 --          {'blocked', key, problem}: dead letters or alerts cannot be written; nothing was changed
 -- cost: O(N + F) for N entries and F touched fields, those of windows included
-local began = os.clock()
+local clock = (rawget(_G, 'os') or {}).clock
+local began = clock and clock()
 local STREAM, DEAD, OUTBOX, INDEX, FLOOR, ABOVE, UNAPPLIED, ACCOUNT, OUTBOX_ACCOUNT = unpack(KEYS, 1, 9)
 local group, consumer, n = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
@@ -580,4 +582,4 @@ local owed = all_acked and -1 or redis.pcall('HINCRBY', ACCOUNT, 'owed', -n)
 if type(owed) == 'number' and owed < 0 then
   redis.pcall('HSET', ACCOUNT, 'owed', 0)
 end
-return {'applied', aggregates, refused, raised, unwritten, math.floor((os.clock() - began) * 1e6)}
+return {'applied', aggregates, refused, raised, unwritten, clock and math.floor((clock() - began) * 1e6) or -1}
