@@ -316,6 +316,9 @@ class EventStream:
         experiment_keys: list[str] = []
         window_keys: list[str] = []
         blobs: list[bytes | str] = []
+        rows: list[dict[str, Any]] = []
+        # Most say the same of their windows.
+        usual: list[list[Any]] = []
         for update in batch.updates:
             experiment_id = update.experiment_id
             experiment_keys += (
@@ -324,15 +327,21 @@ class EventStream:
                 keys.fold_state(experiment_id),
             )
             raw = update.raw[-self._limits["max_raw"] :] if self._limits["max_raw"] else []
-            update.plan["raw"] = len(raw)
-            update.plan["asked"] = int(update.asked)
-            update.plan["windows"] = [[w.keep_seconds, *(w.part or ())] for w in update.windows]
+            row = {**update.plan, "raw": len(raw)}
+            if update.asked:
+                row["asked"] = 1
+            windows = [[w.keep_seconds, *(w.part or ())] for w in update.windows]
+            usual = usual or windows
+            if windows != usual:
+                row["windows"] = windows
+            rows.append(row)
             window_keys += [keys.window(experiment_id, w.window.kind, w.window.start_s) for w in update.windows]
             blobs += raw
         blobs += [letter.data for letter in batch.dead]
         blobs += [alert.data for alert in batch.alerts]
         plan = {
-            "experiments": [update.plan for update in batch.updates],
+            "experiments": rows,
+            "windows": usual,
             "dead": [[d.position + 1, d.reason, d.deliveries, d.at_ms, int(d.readable)] for d in batch.dead],
             "contiguous": batch.contiguous,
             "alerts": [
