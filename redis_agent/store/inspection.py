@@ -42,7 +42,7 @@ class BridgeState:
         written: positions of the numbering used up so far.
         given_up: of these, events dropped because they could not be written for too long.
         gaps, gap_ms: times in which no bridge was in step, and their length in all.
-        at_ms: the leader's last sign of life.
+        at_ms: the last sign of life of a leader that was in step.
     """
 
     written: int

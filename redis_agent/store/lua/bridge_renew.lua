@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- The leader's sign of life: prolong the lease, and say on the control channel how far the stream is written.
--- The mark is '' when the leader is not in step, the confirmed position '' for all that is written.
+-- The mark is '' when the leader is not in step: then what is published may pass unseen, and a gap counts
+-- from before. The confirmed position is '' for all that is written.
 -- The alive_prefix is '' in a cluster, where subscriptions are on another node: then the leader's counts as standing.
 -- KEYS: lease, bridge, ready
 -- ARGV: value, ttl_ms, owner, channel, epoch, mark, confirmed, alive_prefix,
@@ -20,12 +21,12 @@ end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
-redis.call('HSET', KEYS[2], 'at', now)
 local written = redis.call('HGET', KEYS[2], 'written') or '0'
 if ARGV[6] == '' or redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[5] then
   redis.call('ZREM', KEYS[3], ARGV[3])
   return {tonumber(written), stands}
 end
+redis.call('HSET', KEYS[2], 'at', now)
 if stands == 1 then
   redis.call('ZADD', KEYS[3], now, ARGV[3])
 else
