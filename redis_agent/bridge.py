@@ -145,7 +145,7 @@ class Bridge:
         """Read messages until the subscription breaks or has been ended in good order."""
         keepers = [
             asyncio.create_task(self._keep_alive(connection, recovery, stop)),
-            asyncio.create_task(self._look_around(connection)),
+            asyncio.create_task(self._look_around(connection, stop)),
         ]
         try:
             while True:
@@ -171,29 +171,29 @@ class Bridge:
         dropped = [0] * len(self._shares)
         problem: Exception | None = None
         now_ms, route, shares, own = self._clock.now_ms(), self._route, self._shares, self._pubsub.message
-        messages = own, PLAIN.message
         touched: set[int] = set()
         for reply in replies:
             if isinstance(reply, Exception):
                 problem = reply
                 break
             kind = reply[0]
-            if kind in messages:
+            if kind == own:
                 share = self._controls.get(reply[1])
                 if share is not None:
                     share.terms.heed(reply[2])
-                else:
-                    received += 1
-                    number = 0 if route is None else route(reply[2])
-                    dropped[number] += shares[number].receive(now_ms, reply[2])
-                    touched.add(number)
-                    strays += kind != own
+                    continue
+            elif kind == PLAIN.message:
+                strays += 1
             elif kind == self._pubsub.unsubscribed:
-                if self._leaving:
-                    ended = True
-                else:
-                    problem = _DroppedError("the server has ended the subscription")
+                ended = self._leaving
+                problem = None if ended else _DroppedError("the server has ended the subscription")
                 break
+            else:
+                continue
+            received += 1
+            number = 0 if route is None else route(reply[2])
+            dropped[number] += shares[number].receive(now_ms, reply[2])
+            touched.add(number)
         now = asyncio.get_running_loop().time()
         if now - self._heard > SILENCE_SECONDS:
             self._silence = self._heard, now
@@ -245,11 +245,11 @@ class Bridge:
             return
         await connection.disconnect(nowait=True)
 
-    async def _look_around(self, connection: Connection) -> None:
+    async def _look_around(self, connection: Connection, stop: asyncio.Event) -> None:
         """Cut a connection that is not where the bridges are to subscribe; a cluster may take a while to say."""
-        while True:
-            await asyncio.sleep(PING_SECONDS)
-            if any(share.terms.elsewhere for share in self._shares) or await self._source.elsewhere():
+        while not await sleep_unless(stop, PING_SECONDS):
+            elsewhere = any(share.terms.elsewhere for share in self._shares) or await self._source.elsewhere()
+            if elsewhere and not stop.is_set():
                 self._log.warning("subscription_elsewhere", meaning="it is not where the bridges are to subscribe")
                 await connection.disconnect(nowait=True)
                 return
