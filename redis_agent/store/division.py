@@ -186,8 +186,10 @@ async def divide_stream(
 
 async def _entries(client: Redis, division: Division) -> AsyncIterator[_Entry]:
     first = "-"
-    rows: Any
-    while rows := await client.xrange(division.stream, min=first, count=_READ):
+    while True:
+        rows: Any = await client.xrange(division.stream, min=first, count=_READ)
+        if not rows:
+            return
         ids = [text(row[0]) for row in rows]
         async with client.pipeline(transaction=False) as pipe:
             for key in division.members:

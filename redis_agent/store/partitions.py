@@ -121,6 +121,7 @@ class Partitions:
     def __init__(self, address: Address, count: int, *, name: str) -> None:
         self._address = address
         self._name = name
+        self._may_ask = True
         self._opened: list[Redis] = []
         self._readers: dict[tuple[int, str], Redis] = {}
         self._audiences: dict[str, Audience] = {}
@@ -236,10 +237,13 @@ class Partitions:
 
     async def recorded(self) -> Recorded | None:
         """What was recorded by those who share the server; with one partition nothing is."""
+        if not self._may_ask:
+            return None
         try:
             value: Any = await self.wide.get(keys.PARTITIONS)
         except NoPermissionError:
-            return None  # a user whose rights were given before there were partitions
+            self._may_ask = False  # a user whose rights were given before there were partitions
+            return None
         found = Recorded.loads(value or b"")
         return found if found.partitions else None
 
