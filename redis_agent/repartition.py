@@ -11,7 +11,7 @@ What is there is only read until all that will be has been copied, compared and 
 Killed in step 2 the old state is whole: the next run begins the copying anew, or takes it back. Killed in step 4 the
 new state is whole: the next run puts into its place what is not there yet, and deletes what is left. Step 3 is one
 write. Of two runs at once the second takes over, and the first finds the record changed. With REDIS_AGENT_DURABILITY a
-failover between the steps forgets nothing: each is durable before the next one begins.
+failover between the steps forgets nothing: each is durable before the next one begins. One within a step ends the run.
 """
 
 import uuid
@@ -165,12 +165,14 @@ class _Change:
     async def _copy(self, report: Report) -> Report:
         """Step 2 and what is looked at in step 3."""
         sources, targets = self._old.all, self._new.all
+        lines = await _lines(self._new)
         await self._clear(self._new, self._old)
         before = [await _written(partition) for partition in sources]
         self._say("copying what belongs to experiments")
         moved = await self._relocation.copy()
         self._say("preparing streams and indexes")
         divided = await dividing.prepare(sources, targets, max_event_bytes=self._settings.max_event_bytes)
+        await self._durable(self._new)
         self._say("comparing")
         await self._relocation.verify()
         for stream, found in divided.items():
@@ -184,6 +186,7 @@ class _Change:
         for target in targets:
             await division.complete(target)
         await self._durable(self._new)
+        await _still(lines, self._new)
         return replace(
             report,
             keys=moved,
@@ -193,6 +196,8 @@ class _Change:
 
     async def _arrive(self, own: Recorded) -> None:
         """Step 4."""
+        both = (self._old, self._new)
+        lines = [await _lines(partitions) for partitions in both]
         self._say("putting what was prepared into its place")
         for target in self._new.all:
             await division.arrive(target)
@@ -200,8 +205,10 @@ class _Change:
         await self._clear(self._old, self._new)
         if self._new.plain:
             await self._forget_copies()
-        for partitions in (self._old, self._new):
+        for line, partitions in zip(lines, both, strict=True):
             await self._durable(partitions)
+            await _still(line, partitions)
+        await self._forget_barriers()
         await self._record(own, self._as_written(Recorded(len(self._new.all))))
 
     async def _take_back(self, own: Recorded) -> None:
@@ -236,6 +243,12 @@ class _Change:
             if version is not None:
                 await self._new.wide.unlink(version)
 
+    async def _forget_barriers(self) -> None:
+        namespaces = {partition.namespace for partition in self._new.all}
+        for partition in self._old.all:
+            if partition.namespace not in namespaces:
+                await partition.client.unlink(keys.BARRIER)
+
     async def _obstacles(self, *, reads: bool) -> list[Obstacle]:
         """What is in the way: who is at work, and where the old state is read, what is under way in it."""
         found = await at_work(self._old)
@@ -251,9 +264,13 @@ class _Change:
         Raises:
             PartitionsError: somebody else has recorded something meanwhile.
         """
-        if not await change_record(self._new.wide, expected, new):
-            raise PartitionsError("somebody else changes the number of partitions, too: this run ends here")
-        await self._reached(await self._new.node_of_record(), barrier=recorded_again(new))
+        wide = self._new.wide
+        recorded = await change_record(wide, expected, new)
+        if recorded:
+            await self._reached(await self._new.node_of_record(), barrier=recorded_again(new))
+            recorded = await change_record(wide, new, new)  # a server that took over may have forgotten it
+        if not recorded:
+            raise PartitionsError("what is recorded has changed: somebody else changes the number of partitions, too")
 
     async def _durable(self, partitions: Partitions) -> None:
         """Wait until what was written to these partitions is as durable as asked for."""
@@ -286,6 +303,21 @@ def _stays_in(number: int, partitions: int) -> Callable[[bytes], bool]:
         return not where or number in where
 
     return stays
+
+
+async def _lines(partitions: Partitions) -> list[str]:
+    """The line of descent of what each partition's server holds: another one when a replica has taken over."""
+    return [(await partition.client.info("replication"))["master_replid"] for partition in partitions.all]
+
+
+async def _still(lines: list[str], partitions: Partitions) -> None:
+    """Make sure that no server has taken over, which may lack what was written a moment before.
+
+    Raises:
+        PartitionsError: one has.
+    """
+    if lines != await _lines(partitions):
+        raise PartitionsError("a replica has taken over meanwhile, and may lack what was written: run this again")
 
 
 async def _lengths(client: Redis) -> tuple[int, int, int, int]:

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from redis_agent.clock import stream_id
+from redis_agent.errors import PartitionsError
 from redis_agent.store import keys, scripts
 from redis_agent.store.flow import is_missing
 from redis_agent.store.partitions import Partition
@@ -323,11 +324,21 @@ async def give_up(target: Partition) -> None:
 
 
 async def arrive(target: Partition) -> bool:
-    """Put what was prepared into its place (see `lua/arrive.lua`); False where that was done before."""
+    """Put what was prepared into its place (see `lua/arrive.lua`); False where that was done before.
+
+    Raises:
+        PartitionsError: the mark that all of it is there is gone.
+    """
     names = [keys.ARRIVED]
     for key in OWN:
         names += [keys.arriving(key), key]
-    return bool(await scripts.run(target.client, "arrive", names, []))
+    outcome = int(await scripts.run(target.client, "arrive", names, []))
+    if outcome < 0:
+        raise PartitionsError(
+            f"the key {target.namespace}{keys.ARRIVED} is gone, and with it whether all of "
+            f"{target.namespace}{keys.ARRIVING_PREFIX}* is there: if so, set it to 1 and run this again"
+        )
+    return outcome == 1
 
 
 def _written(entry_id: Id) -> str:

@@ -4,6 +4,7 @@ Copies are made with DUMP and RESTORE, as they are at one moment, with what is l
 half-way begins anew: what is copied twice is the same, and what is deleted twice is gone.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from redis_agent.store.stream import text
 
 # Keys looked at in one step of a scan, and keys held at once: a list of raw events may be megabytes long.
 _SCANNED = 1_000
-_HELD = 50
+_HELD = 200
 
 # From the name of a key within its partition to the numbers of the partitions that it belongs to; empty: it stays.
 Places = Callable[[bytes], frozenset[int]]
@@ -60,14 +61,15 @@ class Relocation:
                     pipe.execute_command("PTTL", key)
                     pipe.execute_command("DUMP", key)
                 replies = await pipe.execute()
-            for target in self._targets:
-                async with target.client.pipeline(transaction=False) as pipe:
-                    for (key, goes_to), ttl_ms, dump in zip(moves, replies[::2], replies[1::2], strict=True):
-                        # One that is past its time meanwhile is gone; a time of 0 would stand for ever.
-                        if target in goes_to and dump is not None and ttl_ms != _GONE:
-                            lasts_ms = 0 if ttl_ms == _FOR_EVER else max(1, ttl_ms)
-                            pipe.execute_command("RESTORE", key, lasts_ms, dump, "REPLACE")
-                    await pipe.execute()
+            restores: dict[Partition, list[tuple[Any, ...]]] = {}
+            for (key, goes_to), ttl_ms, dump in zip(moves, replies[::2], replies[1::2], strict=True):
+                if dump is None or ttl_ms == _GONE:
+                    continue  # past its time meanwhile
+                # A time of 0 would stand for ever.
+                lasts_ms = 0 if ttl_ms == _FOR_EVER else max(1, ttl_ms)
+                for target in goes_to:
+                    restores.setdefault(target, []).append(("RESTORE", key, lasts_ms, dump, "REPLACE"))
+            await asyncio.gather(*(_run(target.client, commands) for target, commands in restores.items()))
             copied += len(moves)
         return copied
 
@@ -80,10 +82,14 @@ class Relocation:
         """
         async for source, moves in self._leaving():
             names = [key for key, _ in moves]
+            there: dict[Partition, list[bytes]] = {}
+            for key, goes_to in moves:
+                for target in goes_to:
+                    there.setdefault(target, []).append(key)
             before = dict(zip(names, await _dumps(source.client, names), strict=True))
-            for target in self._targets:
-                there = [key for key, goes_to in moves if target in goes_to]
-                for key, dump in zip(there, await _dumps(target.client, there), strict=True):
+            after = await asyncio.gather(*(_dumps(target.client, some) for target, some in there.items()))
+            for (target, some), dumps in zip(there.items(), after, strict=True):
+                for key, dump in zip(some, dumps, strict=True):
                     if dump != before[key] and not await _same(source.client, target.client, key):
                         raise PartitionsError(f"{text(key)} of partition {source.number} changed while it was copied")
 
@@ -130,9 +136,13 @@ def _scan(client: Redis) -> AsyncIterator[bytes]:
 
 
 async def _dumps(client: Redis, names: Sequence[bytes]) -> list[Any]:
+    return await _run(client, [("DUMP", key) for key in names])
+
+
+async def _run(client: Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     async with client.pipeline(transaction=False) as pipe:
-        for key in names:
-            pipe.execute_command("DUMP", key)
+        for command in commands:
+            pipe.execute_command(*command)
         return list(await pipe.execute())
 
 

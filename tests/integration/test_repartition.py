@@ -153,7 +153,7 @@ class KilledError(BaseException):
 
 
 class Knife:
-    """Ends a change when so many commands, or pipelines of them, have been sent; with a half, one more unanswered."""
+    """Ends a change so many commands, or pipelines of them, into a step; with a half, one more is sent unanswered."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent = 0
@@ -177,20 +177,23 @@ class Knife:
 
         monkeypatch.setattr(store_client._Tuned, "send_packed_command", counted)
 
-    async def change(self, redis_url: str, to: int, *, after: float = math.inf) -> Report:
-        """Change the number of partitions in this process."""
-        self.sent, self._after, self._dead = 0, after, False
+    async def change(self, redis_url: str, to: int, *, step: int = -1, after: float = 0) -> Report:
+        """Change the number of partitions in this process; each step but the first begins with a line that is said."""
+        self.sent, self._after, self._dead = 0, math.inf if step else after, False
         self.steps = [0]
 
         def say(line: str) -> None:
             assert line
             self.steps.append(self.sent)
+            if len(self.steps) == step + 1:
+                self._after = self.sent + after
 
         return await repartition(load_settings({"REDIS_URL": redis_url}), to, dry_run=False, say=say)
 
-    def moments(self, rng: random.Random) -> list[float]:
+    def moments(self, rng: random.Random) -> list[tuple[int, float]]:
         """A moment in each step of the last change."""
-        return [rng.randrange(2 * a, 2 * b) / 2 for a, b in pairwise([*self.steps, self.sent])]
+        lengths = [b - a for a, b in pairwise([*self.steps, self.sent])]
+        return [(step, rng.randrange(2 * length) / 2) for step, length in enumerate(lengths)]
 
 
 @pytest.fixture
@@ -214,9 +217,9 @@ async def test_change_that_is_killed_anywhere_is_ended_or_taken_back_and_nothing
         await knife.change(redis_url, count)
         assert lasting(await client.keys()) == lasting(names)
         names = await client.keys()
-        for moment in moments:
+        for step, after in moments:
             with contextlib.suppress(KilledError):
-                await knife.change(redis_url, to, after=moment)
+                await knife.change(redis_url, to, step=step, after=after)
             begun = await under_way(redis_url)
             seen["none" if begun is None else "settled" if begun.settled else "copying"] += 1
             if begun is not None:
@@ -350,7 +353,7 @@ async def test_run_that_another_has_taken_over_from_settles_nothing(redis_url: s
             with redis.Redis.from_url(redis_url) as other:
                 other.set(keys.PARTITIONS, "1>3 copying 0f")
 
-    with pytest.raises(PartitionsError, match="somebody else changes"):
+    with pytest.raises(PartitionsError, match="somebody else"):
         await repartition(load_settings({"REDIS_URL": redis_url}), 3, dry_run=False, say=say)
     assert await client.get(keys.PARTITIONS) == "1>3 copying 0f"
     assert await client.xlen(keys.STREAM) == 1

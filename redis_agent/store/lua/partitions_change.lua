@@ -1,8 +1,8 @@
-#!lua
+#!lua flags=allow-oom
 -- Change what is recorded of the number of partitions, unless somebody else has changed it meanwhile. Sent again after a
 -- lost reply it does nothing more.
 -- KEYS: record
--- ARGV: expected ('' for none), new ('' deletes it)
+-- ARGV: expected, new (either is '' for no record)
 -- returns: 1 if it is recorded, 0 if something else than expected is
 -- cost: O(1)
 local recorded = redis.call('GET', KEYS[1]) or ''
