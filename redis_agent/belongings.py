@@ -22,6 +22,8 @@ _ONCE_PREFIXES = (keys.llm_answer("").encode(), keys.translation("").encode())
 # What a partition has of its own, beside the shared keys whose types are known.
 _BESIDES = (keys.ACCOUNT, keys.OUTBOX_ACCOUNT, keys.OUTBOX_ABOVE, keys.BARRIER, keys.ARRIVED)
 _OWN = frozenset(key.encode() for key in (*keys.SHARED_TYPES, *_BESIDES)) - _ONCE
+# Of no meaning without the process that wrote it.
+_PASSING = frozenset(key.encode() for key in (keys.OWNERS, keys.REPLICAS, keys.BARRIER))
 _ARRIVING = keys.ARRIVING_PREFIX.encode()
 
 
@@ -46,6 +48,11 @@ def places(key: bytes, partitions: int) -> frozenset[int]:
 def is_ours(key: bytes) -> bool:
     """Whether it is a key of the agent, as it is named within a partition."""
     return key in _OWN or key.startswith(_ARRIVING) or bool(places(key, 1))
+
+
+def is_passing(key: bytes) -> bool:
+    """Whether it means nothing without the process that wrote it."""
+    return key in _PASSING
 
 
 def is_copied(key: bytes) -> bool:

@@ -1,12 +1,14 @@
 """What is in the way of changing the number of partitions: who is at work, and what is under way."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from redis_agent.store import keys
 from redis_agent.store.division import state_of
 from redis_agent.store.flow import Flow, flow, outbox_flow
 from redis_agent.store.inspection import REPLICA_EXPIRY_MS, Inspection
-from redis_agent.store.partitions import Partitions
+from redis_agent.store.partitions import Partition, Partitions
+from redis_agent.store.stream import text
 
 STREAMS = (keys.STREAM, keys.DEAD_LETTERS, keys.OUTBOX)
 _LEASES = {"bridge": keys.LEASE_BRIDGE, "scheduler": keys.LEASE_SCHEDULER, "dispatcher": keys.LEASE_DISPATCHER}
@@ -78,6 +80,23 @@ async def under_way(partitions: Partitions, *, channel: str) -> list[Obstacle]:
                 if not ours and _moves(await flow(partition.client, stream=stream, group=group)):
                     what = f"the group {group}, which is not the agent's, has not acked all of {stream}"
                     found.append(Obstacle(partition.number, what, "let it finish, or destroy it"))
+    return found
+
+
+async def left_over(partitions: Sequence[Partition], is_state: Callable[[bytes], bool]) -> list[Obstacle]:
+    """Keys where nothing should be yet: whoever goes on as if nothing were would delete them.
+
+    Raises:
+        RedisError, OSError: as the server or the connection reports it.
+    """
+    found = []
+    for partition in partitions:
+        async for key in partition.client.scan_iter(count=1_000):
+            if is_state(key):
+                what = f"there is something already, such as {partition.namespace}{text(key)}"
+                remedy = f"if {keys.PARTITIONS} was lost, set it to how many partitions there are; else delete that"
+                found.append(Obstacle(partition.number, what, remedy))
+                break
     return found
 
 

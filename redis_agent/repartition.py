@@ -23,10 +23,10 @@ from typing import Any
 from redis.asyncio import Redis
 
 from redis_agent import dividing
-from redis_agent.belongings import is_copied, is_ours, places
+from redis_agent.belongings import is_copied, is_ours, is_passing, places
 from redis_agent.config import Settings
 from redis_agent.errors import PartitionsError
-from redis_agent.obstacles import STREAMS, Obstacle, at_work, under_way
+from redis_agent.obstacles import STREAMS, Obstacle, at_work, left_over, under_way
 from redis_agent.store import division, keys
 from redis_agent.store.durability import BARRIER, Durability
 from redis_agent.store.partitions import Partition, Partitions, Recorded, change_record, recorded_again
@@ -103,7 +103,7 @@ async def repartition(settings: Settings, to: int, *, dry_run: bool, say: Say) -
         async with _opened(settings, before) as old, _opened(settings, becoming or to) as new:
             change = _Change(settings, old, new, say)
             if dry_run:
-                return await change.look(settled=recorded.settled)
+                return await change.look(recorded)
             return await change.run(recorded, back=becoming is not None and to == before)
 
 
@@ -135,17 +135,18 @@ class _Change:
 
     # The steps ---------------------------------------------------------------------------------------------
 
-    async def look(self, *, settled: bool) -> Report:
+    async def look(self, recorded: Recorded) -> Report:
         """What would be done."""
-        obstacles = await self._obstacles(reads=not settled)
+        obstacles = await self._obstacles(reads=not recorded.settled, begins=recorded.becoming is None)
         report = self._report("blocked" if obstacles else "possible", obstacles=obstacles)
-        if settled:
+        if recorded.settled:
             return report
         return replace(await self._counted(report, self._old), keys=await self._relocation.count())
 
     async def run(self, recorded: Recorded, *, back: bool) -> Report:
         """Do what is left to do."""
-        obstacles = await self._obstacles(reads=not (recorded.settled or back))
+        reads = not (recorded.settled or back)
+        obstacles = await self._obstacles(reads=reads, begins=recorded.becoming is None)
         if obstacles:
             return self._report("blocked", obstacles=obstacles)
         own = Recorded(len(self._old.all), len(self._new.all), recorded.settled, uuid.uuid4().hex[:8])
@@ -217,6 +218,11 @@ class _Change:
         await self._durable(self._old)
         await self._record(own, self._as_written(Recorded(len(self._old.all))))
 
+    def _is_state(self, key: bytes) -> bool:
+        if self._new.plain:
+            return is_ours(key) and not (is_copied(key) or is_passing(key))
+        return not is_passing(key)
+
     def _as_written(self, recorded: Recorded) -> Recorded | None:
         """As it is recorded: with one partition without a namespace nothing is."""
         plain = {len(p.all) for p in (self._old, self._new) if p.plain}
@@ -249,9 +255,12 @@ class _Change:
             if partition.namespace not in namespaces:
                 await partition.client.unlink(keys.BARRIER)
 
-    async def _obstacles(self, *, reads: bool) -> list[Obstacle]:
-        """What is in the way: who is at work, and where the old state is read, what is under way in it."""
+    async def _obstacles(self, *, reads: bool, begins: bool = False) -> list[Obstacle]:
+        """What is in the way: who is at work, what is under way in a state that is read, what stands in a new place."""
         found = await at_work(self._old)
+        if begins:
+            apart = [p for p in self._new.all if p.namespace not in {one.namespace for one in self._old.all}]
+            found += await left_over(apart, self._is_state)
         if reads:
             found += await under_way(self._old, channel=self._settings.orchestrator_channel)
         return found

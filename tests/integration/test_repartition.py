@@ -32,6 +32,9 @@ from tests.waiting import eventually
 
 EXPERIMENTS = [f"exp-{n}" for n in range(9)] + ["exp:colon", "é{x}"]
 
+LASTING_A_TIME = (b"metrics_windows:", b"redis_agent:cooldown:", b"redis_agent:silence:", b"redis_agent:anomalies:")
+OF_EXPERIMENTS = (b"metrics:", b"redis_agent:fold_state:", b"redis_agent:alert_state:", *LASTING_A_TIME)
+
 
 @contextlib.asynccontextmanager
 async def partitions_of(redis_url: str, count: int) -> AsyncIterator[Partitions]:
@@ -74,15 +77,16 @@ async def state(redis_url: str, count: int) -> dict[str, Any]:
             async for page in Inspection(client).entries():
                 for entry in page:
                     found["events"].setdefault(entry.data, []).append(entry.at_ms)
-            async for key in client.scan_iter(count=1_000):
-                name = key.decode()
-                if name.startswith(("redis_agent:cooldown:", "redis_agent:silence:", "redis_agent:anomalies:")):
-                    found[name] = await client.dump(key)
-                    assert await client.pttl(key) > 0
-                elif name.startswith(("metrics_windows:", "redis_agent:fold_state:", "redis_agent:alert_state:")):
-                    found[name] = await client.hgetall(key)
-                elif name.startswith("metrics:"):
-                    found[name] = await client.lrange(key, 0, -1)
+            names = [key async for key in client.scan_iter(count=1_000) if key.startswith(OF_EXPERIMENTS)]
+            async with client.pipeline(transaction=False) as pipe:
+                for key in names:
+                    pipe.dump(key)
+                    pipe.pttl(key)
+                replies = await pipe.execute()
+            for key, dump, ttl_ms in zip(names, replies[::2], replies[1::2], strict=True):
+                assert key.decode() not in found
+                found[key.decode()] = dump
+                assert (ttl_ms > 0) == key.startswith(LASTING_A_TIME)
         return found
 
 
@@ -330,6 +334,40 @@ async def test_what_is_in_the_way_is_said_and_nothing_is_changed(redis_url: str,
         assert len(await obstacles(redis_url)) == 4
         assert (await change(redis_url, 2))["outcome"] == "taken_back"
     assert await client.get(keys.PARTITIONS) == "2"
+
+
+async def test_state_whose_number_was_forgotten_is_not_deleted(redis_url: str, client: Redis) -> None:
+    async with partitions_of(redis_url, 4) as partitions:
+        await partitions.of("exp-0").client.hset(keys.aggregate("exp-0"), "events_total", "1")
+        await partitions.home.client.zadd(keys.REPLICAS, {"killed long ago|worker": 1})
+        found = await obstacles(redis_url, 6)
+        number = partitions.of("exp-0").number
+        key = f"{partitions.of('exp-0').namespace}{keys.aggregate('exp-0')}"
+        assert found == [(number, f"there is something already, such as {key}")]
+        await client.set(keys.PARTITIONS, "4")
+        assert (await change(redis_url, 6))["outcome"] == "changed"
+    await client.xadd(keys.STREAM, {"data": "{}"})
+    assert [where for where, _ in await obstacles(redis_url, 1)] == [0]
+
+
+async def test_user_needs_no_more_than_the_documentation_says(redis_url: str, client: Redis) -> None:
+    rights = "+client -@admin -@dangerous +@read +@write -flushall -flushdb -swapdb +eval +evalsha +ping +info +time"
+    names = "fullsend:* metrics_aggregated:* metrics:* metrics_windows:* redis_agent:* {redis_agent-* {metrics:*"
+    given = ["resetkeys", "-@all", *rights.split(), *(f"~{pattern}" for pattern in names.split())]
+    await client.execute_command("ACL", "SETUSER", "mover", "on", ">pw", *given)
+    try:
+        await client.hset(keys.aggregate("exp-0"), mapping={"events_total": "1"})
+        await client.zadd(keys.EXPERIMENTS, {"exp-0": 1})
+        await client.set("of somebody else", "1")
+        await client.xadd(keys.STREAM, {"data": '{"experiment_id":"exp-0","event":"sent"}'})
+        await client.xgroup_create(keys.STREAM, keys.GROUP, id="$")
+        url = redis_url.replace("redis://", "redis://mover:pw@")
+        for to in (3, 2, 1):
+            assert (await change(url, to))["events"] == 1
+        assert await client.hgetall(keys.aggregate("exp-0")) == {"events_total": "1"}
+        assert await client.execute_command("ACL", "LOG") == []
+    finally:
+        await client.execute_command("ACL", "DELUSER", "mover")
 
 
 async def test_change_that_is_under_way_is_ended_before_another_begins(redis_url: str, client: Redis) -> None:
