@@ -413,7 +413,7 @@ async def _run_until_stopped(
     async def heed_partitions() -> None:
         while not await sleep_unless(stop, _PARTITIONS_SECONDS):
             try:
-                await parts.partitions.compare()
+                await parts.partitions.heed()
             except PartitionsError as error:
                 changed.append(error)
                 stop.set()

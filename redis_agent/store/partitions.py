@@ -215,6 +215,16 @@ class Partitions:
             recorded = Recorded(1)
         self._agree(recorded or Recorded(len(self.all)))
 
+    async def heed(self) -> None:
+        """As `compare`, for who has begun: what is not recorded says nothing any more.
+
+        Raises:
+            PartitionsError, RedisError, OSError: as `check`.
+        """
+        recorded = await self.recorded()
+        if recorded is not None:
+            self._agree(recorded)
+
     @property
     def _state(self) -> Sequence[str]:
         """Keys that stand where one partition without a namespace has state."""
