@@ -48,10 +48,10 @@ class Report:
         outcome: "changed", "unchanged" (there are as many already), "taken_back", "blocked", "possible" (a dry run).
         before, after: numbers of partitions.
         experiments: of the index.
-        keys: copied to another partition; of these, those of one experiment move together.
+        keys: copied to another partition; 0 where an earlier run has done it.
         events, dead_letters, alerts: entries of the streams.
-        events_left_out: entries of the history older than what some partition has, left out.
-        renumbered: entries of the streams that got another id.
+        events_left_out: entries of the history older than what some partition has; as `keys`.
+        renumbered: entries of the streams that got another id; as `keys`.
         obstacles: what is in the way.
     """
 

@@ -30,7 +30,7 @@ _READ = 100
 Id = tuple[int, int]
 Fields = Mapping[bytes, bytes]
 
-# What is divided by experiment, and how one member of it is written.
+# What has a member or a field for each experiment.
 _INDEXES = (keys.EXPERIMENTS, keys.TOUCHED, keys.FINALS, keys.COMPLETIONS)
 # What is put into its place; what of it is not prepared goes, and begins anew.
 OWN = (
