@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from redis_agent.embedded import EmbeddedServer
+from redis_agent.embedded import EmbeddedServer, ServerBinary, find_server_binary
 from redis_agent.errors import ServerError
 from redis_agent.store import keys
 from redis_agent.store.partitions import partition_of
 from tests.cluster import Cluster, Node, over_tls
+from tests.oldest import oldest_server
 from tests.processes import ROOT, Agents, unused_port
 from tests.waiting import eventually
 
@@ -29,11 +30,22 @@ def certificates(tmp_path: Path) -> Path:
     into = tmp_path / "secrets"
     prepare = [ROOT / "deploy" / "prepare", "--tls", "--into", into, "--host", "localhost"]
     subprocess.run(prepare, check=True, capture_output=True)
-    try:
-        with EmbeddedServer(config={"tls-port": str(unused_port()), **over_tls(into)}):
-            return into
-    except ServerError as error:
-        pytest.skip(f"the server here was built without TLS: {str(error).splitlines()[-1]}")
+    return into
+
+
+@pytest.fixture
+def binary(certificates: Path, tmp_path: Path) -> ServerBinary:
+    """The server of the other tests if it was built with TLS, else the oldest, which is where there is one."""
+    problems = []
+    for found in (find_server_binary(), oldest_server(tmp_path)):
+        if found is None:
+            continue
+        try:
+            with EmbeddedServer(binary=found, config={"tls-port": str(unused_port()), **over_tls(certificates)}):
+                return found
+        except ServerError as error:
+            problems.append(f"{found}: {str(error).splitlines()[-1]}")
+    pytest.skip(f"no server here was built with TLS: {'; '.join(problems)}")
 
 
 @pytest.fixture
@@ -62,9 +74,9 @@ def client_of(node: Node, certificates: Path) -> Redis:
 
 @pytest.mark.timeout(90)
 async def test_agent_in_a_cluster_over_tls_tells_each_alert_once_also_when_a_primary_dies(
-    agents: Agents, certificates: Path
+    agents: Agents, certificates: Path, binary: ServerBinary
 ) -> None:
-    async with Cluster(certificates=certificates) as cluster:
+    async with Cluster(binary=binary, certificates=certificates) as cluster:
         agent = agents.start(
             REDIS_AGENT_CLUSTER_NODES=",".join(f"localhost:{node.tls_port}" for node in cluster.nodes),
             REDIS_AGENT_PARTITIONS=PARTITIONS,
