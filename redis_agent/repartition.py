@@ -83,6 +83,7 @@ async def repartition(settings: Settings, to: int, *, dry_run: bool, say: Say) -
 
     Raises:
         PartitionsError: it cannot be done, in words.
+        DurabilityError: the server cannot promise the durability asked for.
         RedisError, OSError: it was interrupted; run again, it goes on.
     """
     async with _opened(settings, to) as wanted:
@@ -149,6 +150,8 @@ class _Change:
         obstacles = await self._obstacles(reads=reads, begins=recorded.becoming is None)
         if obstacles:
             return self._report("blocked", obstacles=obstacles)
+        for partition in self._new.all:
+            await self._durability(partition.client, BARRIER).check()
         own = Recorded(len(self._old.all), len(self._new.all), recorded.settled, uuid.uuid4().hex[:8])
         await self._record(self._as_written(recorded), own)
         if back:
@@ -287,12 +290,16 @@ class _Change:
             await self._reached(partition.client)
 
     async def _reached(self, client: Redis, *, barrier: tuple[str, ...] = BARRIER) -> None:
-        level, replicas = self._settings.durability, self._settings.durability_replicas
-        durability = Durability(client, level=level, replicas=replicas, telemetry=self._telemetry, barrier=barrier)
+        durability = self._durability(client, barrier)
         for _ in range(_PATIENCE):
             if await durability.reached() is not None:
                 return
+        level = self._settings.durability
         raise PartitionsError(f"REDIS_AGENT_DURABILITY={level} was not reached: see to it, and run this again")
+
+    def _durability(self, client: Redis, barrier: tuple[str, ...]) -> Durability:
+        level, replicas = self._settings.durability, self._settings.durability_replicas
+        return Durability(client, level=level, replicas=replicas, telemetry=self._telemetry, barrier=barrier)
 
     def _report(self, outcome: str, *, obstacles: Sequence[Obstacle] = ()) -> Report:
         return Report(outcome, len(self._old.all), len(self._new.all), obstacles=list(obstacles))
