@@ -88,7 +88,7 @@ class DeadLetters:
             to: client of the other one.
             now_ms: when.
         """
-        names = [keys.adopted(number, letter.id), keys.STREAM, keys.ACCOUNT]
+        names = [keys.adopted(number, letter.id, letter.data), keys.STREAM, keys.ACCOUNT]
         entry = text(await scripts.run(to, "dead_letter_adopt", names, [letter.data, now_ms, _ADOPTED_MS]))
         await self.drop([letter.id])
         return entry

@@ -3,6 +3,8 @@
 The names are promises (docs/redis.md lists them for operators). No key literal stands anywhere else.
 """
 
+from zlib import crc32
+
 # The channels are configurable (METRICS_CHANNEL, ORCHESTRATOR_CHANNEL); the keys are not.
 
 STREAM = "fullsend:metrics:stream"  # STREAM: data, at; one entry an event
@@ -15,7 +17,9 @@ UNDELIVERED = "redis_agent:alerts:undelivered"  # SET of OUTBOX ids given up aft
 NEWEST_SUMMARY = "redis_agent:alerts:newest_summary"  # STRING: OUTBOX id of the newest periodic summary
 ANALYSES = "redis_agent:alerts:analyses"  # HASH OUTBOX id -> JSON of the analysis that is delivered with the alert
 
-PARTITIONS = "redis_agent:partitions"  # STRING, in no namespace: how many partitions there are, where more than one
+# STRING, in no namespace: how many partitions there are, where more than one; while that is changed, also to how many
+PARTITIONS = "redis_agent:partitions"
+ARRIVED = "redis_agent:arrived"  # STRING: while the number of partitions changes, that all of `arriving` is there
 EXPERIMENTS = "redis_agent:experiments"  # ZSET experiment -> ms of its last event
 TOUCHED = "redis_agent:touched"  # HASH, in partitions: experiment -> how often it was changed since it was copied
 FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been applied
@@ -56,7 +60,9 @@ LEASE_DISPATCHER = "redis_agent:lease:dispatcher"  # STRING "token:owner" with a
 # What readers list as metrics_aggregated:* and experiments:*; the rest of the key is the id.
 AGGREGATE_PREFIX = "metrics_aggregated:"
 EXPERIMENT_PREFIX = "experiments:"
+ADOPTED_PREFIX = "redis_agent:adopted:"
 SILENCE_PREFIX = "redis_agent:silence:"
+ARRIVING_PREFIX = "redis_agent:arriving:"
 ANY_TYPE = "any"
 
 
@@ -72,6 +78,11 @@ def namespace(partition: int) -> str:
 def without_namespace(name: str) -> str:
     """A key as it is named within its partition."""
     return name.partition("}:")[2] if name.startswith("{redis_agent-") else name
+
+
+def arriving(key: str) -> str:
+    """Of the type of the key: what will stand there when the number of partitions has been changed."""
+    return ARRIVING_PREFIX + key
 
 
 def bridge_control(database: int, namespace: str = "") -> str:
@@ -132,9 +143,12 @@ def metrics_specs(experiment_id: str) -> str:
     return "metrics_specs:" + experiment_id
 
 
-def adopted(partition: int, entry_id: str) -> str:
-    """STRING with a TTL: as which entry a dead letter of another partition has entered this one's stream."""
-    return f"redis_agent:adopted:{partition}:{entry_id}"
+def adopted(partition: int, entry_id: str, data: bytes) -> str:
+    """STRING with a TTL: as which entry a dead letter of another partition has entered this one's stream.
+
+    Its data are in the name, because ids may come to another partition when their number is changed.
+    """
+    return f"{ADOPTED_PREFIX}{partition}:{entry_id}:{crc32(data):08x}"
 
 
 def cooldown(experiment_id: str, alert_type: str, fingerprint: str) -> str:
