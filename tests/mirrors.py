@@ -7,6 +7,6 @@ from redis_agent.store.mirror import Mirror
 from redis_agent.telemetry import Telemetry
 
 
-def mirror_of(client: Redis, *, owner: str, ttl_ms: int) -> Mirror:
+def mirror_of(client: Redis, *, owner: str, ttl_ms: int, sharded: bool = False) -> Mirror:
     durability = Durability(client, level="memory", replicas=1, telemetry=Telemetry())
-    return Mirror(client, durability=durability, owner=owner, ttl_ms=ttl_ms)
+    return Mirror(client, durability=durability, owner=owner, ttl_ms=ttl_ms, sharded=sharded)

@@ -319,6 +319,49 @@ async def begin_to_lead(raw: Redis) -> tuple[Mirror, Claim]:
     return mirror, claim
 
 
+async def test_bridges_that_hear_by_sharded_pubsub_are_spoken_to_by_it(raw: Redis) -> None:
+    mirror = mirror_of(raw, owner="me", ttl_ms=50_000, sharded=True)
+    async with raw.pubsub() as listener:
+        await listener.subscribe(mirror.channel)
+        await listener.ssubscribe(mirror.channel)
+        claim = await mirror.claim(epoch="", new_epoch="e1")
+        assert claim is not None
+        await mirror.write(claim.value, epoch="e1", batch=Mirrored(1, 1, [(1, b"{}")]))
+        await mirror.announce(claim.value, Announcement("e1", "m", 1))
+        await mirror.renew(claim.value, epoch="e1", mark="m", confirmed=None)
+        await mirror.broken(claim.value, new_epoch="e2", gap_ms=None, may_yield=False)
+        await mirror.release(claim.value)
+        heard = []
+        while len(heard) < 6:
+            message = await listener.get_message(ignore_subscribe_messages=True, timeout=5)
+            if message is not None:
+                heard.append((message["type"], message["data"]))
+    said = [b"written e1 0 e1", b"written e1 1", b"at e1 m 1", b"written e1 1 m", b"written e2 0 e2", b"free"]
+    assert heard == [("smessage", words) for words in said]
+
+
+async def test_leader_that_is_not_in_step_gives_no_sign_from_which_a_gap_would_count(raw: Redis) -> None:
+    mirror, claim = await begin_to_lead(raw)
+    await raw.hset(keys.BRIDGE, "at", "7")
+    await mirror.renew(claim.value, epoch="", mark="", confirmed=None)
+    assert await raw.hget(keys.BRIDGE, "at") == b"7"
+    await mirror.renew(claim.value, epoch="e1", mark="m", confirmed=None)
+    assert await raw.hget(keys.BRIDGE, "at") != b"7"
+
+
+async def test_gap_after_a_hand_over_counts_from_the_leaders_break(raw: Redis) -> None:
+    mirror, claim = await begin_to_lead(raw)
+    other = mirror_of(raw, owner="other", ttl_ms=50_000)
+    async with subscribed(mirror, other):
+        assert await other.claim(epoch="e1", new_epoch="e2") is None
+        broken = await mirror.broken(claim.value, new_epoch="", gap_ms=30_000, may_yield=True)
+        assert (broken.outcome, broken.successor) == ("yielded", "other")
+        taken = await other.claim(epoch="", new_epoch="e2")
+    assert taken is not None
+    assert taken.begins_epoch
+    assert 30_000 <= taken.silent_ms < 40_000
+
+
 async def test_mirrored_positions_are_written_once_in_whatever_batches_they_come(raw: Redis) -> None:
     mirror, claim = await begin_to_lead(raw)
     rng, reached = random.Random(7), 0
