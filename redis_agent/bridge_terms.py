@@ -374,7 +374,7 @@ class Terms:
         self._log.info("bridge_leads", position=claim.written, held=len(lockstep), continues=not anew)
         if anew and claim.gap:
             self._say_gap(claim.silent_ms / 1000, "no_bridge_was_in_step")
-        if anew:
+        if anew and not lockstep.broken:  # else this gap ends with the epoch that must follow
             self._broken_at = None
         self._step_changed()
 
