@@ -231,8 +231,9 @@ class Terms:
     def _step_changed(self) -> None:
         in_step = bool(self._lockstep.epoch)
         self._telemetry.bridge_in_step.set(int(in_step))
+        if in_step:
+            self._broken_at = None  # until then what comes may be let go, also by a leader that has begun an epoch
         if in_step and not self._lockstep.leads:
-            self._broken_at = None
             self._log.info("bridge_in_step", position=self._lockstep.written)
         self._leadership.hurry()  # the server is to know it at once
 
@@ -374,8 +375,6 @@ class Terms:
         self._log.info("bridge_leads", position=claim.written, held=len(lockstep), continues=not anew)
         if anew and claim.gap:
             self._say_gap(claim.silent_ms / 1000, "no_bridge_was_in_step")
-        if anew and not lockstep.broken:  # else this gap ends with the epoch that must follow
-            self._broken_at = None
         self._step_changed()
 
     async def _mend(self, lease: str) -> bool:
@@ -421,7 +420,6 @@ class Terms:
             self._say_forgotten(known, result.written)
         if gap_ms is not None:
             self._say_gap(gap_ms / 1000, "subscription_broken")
-            self._broken_at = None
         self._step_changed()
         return True
 
