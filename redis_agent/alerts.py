@@ -176,13 +176,23 @@ class Crossing:
     @property
     def alert_type(self) -> AlertType:
         """The type of its alert."""
-        return AlertType.SUCCESS if self.kind == "success" else AlertType.FAILURE
+        return threshold_type(self.kind)
 
     @property
     def severity(self) -> Severity:
-        """How much it matters; an early one is one severity lower."""
-        severity = Severity.INFO if self.kind == "success" else Severity.HIGH
-        return _LOWER.get(severity, severity) if self.early else severity
+        """How much it matters."""
+        return threshold_severity(self.kind, early=self.early)
+
+
+def threshold_type(kind: str) -> AlertType:
+    """The type of an alert about a criterion of success or failure."""
+    return AlertType.SUCCESS if kind == "success" else AlertType.FAILURE
+
+
+def threshold_severity(kind: str, *, early: bool) -> Severity:
+    """How much it matters that a criterion is met; an early one is one severity lower."""
+    severity = Severity.INFO if kind == "success" else Severity.HIGH
+    return _LOWER.get(severity, severity) if early else severity
 
 
 def threshold_alert(
