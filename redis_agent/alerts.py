@@ -477,5 +477,6 @@ def short_hash(what: str) -> str:
 def cut(what: str, limit: int) -> str:
     """A text with at most `limit` characters, on one line, without characters that JSON or a terminal stumbles over."""
     line = " ".join(what.encode("utf-8", "replace").decode().split())
-    line = "".join(c for c in line if c.isprintable())
+    if not line.isprintable():
+        line = "".join(c for c in line if c.isprintable())
     return line if len(line) <= limit else line[: limit - 1] + "…"

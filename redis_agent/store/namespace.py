@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 
-from redis_agent.store.tuned import TunedClient
+from redis_agent.store.tuned import TunedClient, TunedPipeline
 
 
 def _named(commands: str) -> frozenset[str]:
@@ -128,7 +127,7 @@ class NamespacedClient(TunedClient):
         return pipe
 
 
-class NamespacedPipeline(Pipeline):
+class NamespacedPipeline(TunedPipeline):
     """A pipeline whose keys have a namespace."""
 
     namespace = ""

@@ -8,12 +8,13 @@ import asyncio
 import builtins
 import math
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import hiredis
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     ConnectionError,  # noqa: A004 - what redis-py raises here
@@ -22,6 +23,8 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004 - the same
 )
 
+# Replies of a pipeline that are taken before others in the process get their turn.
+_SLICE = 64
 # A batch must leave in one go: what does not fit the socket's buffer waits for the event loop, which is busy folding
 # the next batch meanwhile, and the server idles.
 _SEND_BUFFER_BYTES = 2_097_152
@@ -51,6 +54,10 @@ class Tuned(AbstractConnection):
         if isinstance(first, str) and " " in first:  # "XGROUP CREATE" is two words
             args = (*first.split(), *args[1:])
         return [hiredis.pack_command(args)]
+
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+        """Pack many."""
+        return [packed for command in commands for packed in self.pack_command(*command)]
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         """Send at once, in this step of the event loop.
@@ -93,13 +100,9 @@ class Tuned(AbstractConnection):
         push_request: bool | None = False,
     ) -> Any:
         """Read a reply: at once where it has arrived with the one before it, else within the socket's timeout."""
-        if self.is_connected:
-            reply = self._arrived()
-            if reply is not NOT_ENOUGH_DATA:
-                if not isinstance(reply, Exception | list) or not _is_failure(reply):
-                    return reply
-                # What becomes of a failure is said by the classes behind this one.
-                self._held = reply
+        reply = self.arrived()
+        if reply is not NOT_ENOUGH_DATA:
+            return reply
         if timeout is None and self.socket_timeout is not None:
             self._watch(self.socket_timeout)
             timeout = math.inf
@@ -123,12 +126,22 @@ class Tuned(AbstractConnection):
             return reply
         raise reply
 
-    def _arrived(self) -> Any:
+    def arrived(self) -> Any:
+        """A reply that has arrived with the one before it.
+
+        NOT_ENOUGH_DATA where there is none, or one that `read_response` is to raise.
+        """
+        if self._held is not NOT_ENOUGH_DATA or not self.is_connected:
+            return NOT_ENOUGH_DATA
         parser: Any = self._parser
         try:
-            return parser._reader.gets()  # noqa: SLF001 - redis-py has no other way to what it has read already
+            reply = parser._reader.gets()  # noqa: SLF001 - redis-py has no other way to what it has read already
         except InvalidResponse as error:
-            return error
+            reply = error
+        if isinstance(reply, Exception) or (isinstance(reply, list) and _begins_with_failure(reply)):
+            # What becomes of a failure is said by the classes behind this one.
+            self._held, reply = reply, NOT_ENOUGH_DATA
+        return reply
 
     def _watch(self, seconds: float) -> None:
         """One timer serves all reads of a connection: each of its own would cost more than the read."""
@@ -160,11 +173,8 @@ class Tuned(AbstractConnection):
         await super().on_connect_check_health(check_health)
 
 
-def _is_failure(reply: Any) -> bool:
-    """Whether reading it is more than to return it."""
-    if isinstance(reply, list):
-        return bool(reply) and isinstance(reply[0], ConnectionError)
-    return isinstance(reply, Exception)
+def _begins_with_failure(reply: list[Any]) -> bool:
+    return bool(reply) and isinstance(reply[0], ConnectionError)
 
 
 class TunedPool(ConnectionPool):
@@ -201,3 +211,47 @@ class TunedClient(Redis):
             return await self.parse_response(connection, args[0], **options)
         finally:
             await pool.release(connection)
+
+
+class TunedPipeline(Pipeline):
+    """A pipeline that sends its commands once, and takes their replies without a detour for each."""
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Run the commands; where an error is not raised, it stands among the replies."""
+        commands = self.command_stack
+        if not commands or self.is_transaction or self.explicit_transaction or self.watching or self.scripts:
+            return await super().execute(raise_on_error)
+        connection = await self.connection_pool.get_connection()
+        try:
+            await connection.send_packed_command(connection.pack_commands(args for args, _ in commands))
+            replies = await self._replies(connection, [(args[0], options) for args, options in commands])
+        except BaseException:
+            # What is still to come must not be taken for another command's reply.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await self.connection_pool.release(connection)
+            await self.reset()  # type: ignore[no-untyped-call]
+        if raise_on_error:
+            self.raise_first_error(commands, replies)
+        return replies
+
+    async def _replies(self, connection: Any, commands: Sequence[tuple[str | bytes, Mapping[str, Any]]]) -> list[Any]:
+        arrived, read, replies = connection.arrived, connection.read_response, []
+        callbacks = {name: self.response_callbacks.get(name) for name in {name for name, _ in commands}}
+        for n, (name, options) in enumerate(commands):
+            if n % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+            try:
+                reply = arrived()
+                if reply is NOT_ENOUGH_DATA:
+                    reply = await read()
+            except ResponseError as error:
+                reply = error
+            else:
+                callback = callbacks[name]
+                if callback is not None:
+                    # Keys are for a cache of replies, which there is none of here.
+                    reply = callback(reply, **{o: value for o, value in options.items() if o != "keys"})
+            replies.append(reply)
+        return replies
