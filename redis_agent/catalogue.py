@@ -76,9 +76,9 @@ class Catalogue:
         self._forget_oldest()
         return known
 
-    def defines(self, experiment_id: str) -> bool:
-        """Whether it was defined when it was last looked up."""
-        return experiment_id in self._parsed and self._parsed[experiment_id][1] is not None
+    def may_define(self, experiment_id: str) -> bool:
+        """Whether it was defined when it was last looked up, if it ever was."""
+        return experiment_id not in self._parsed or self._parsed[experiment_id][1] is not None
 
     async def _understand(self, experiment_id: str, definition: Definition) -> None:
         """Parse what has changed, and say what is wrong with it."""

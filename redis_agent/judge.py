@@ -39,7 +39,7 @@ _NEWEST_EVENTS = 50
 # Judging rests this many times as long as the process worked meanwhile.
 _REST = 4.0
 # Experiments judged before others in the process get their turn.
-_SLICE = 8
+_SLICE = 4
 # With nothing to judge, it says this often that it lives.
 _LOOK_SECONDS = 1.0
 # Bounds of what is remembered between batches; beyond it is forgotten and read again.
@@ -142,11 +142,11 @@ class Judge:
     # After every batch -------------------------------------------------------------------------------------
 
     def wants(self, experiment_id: str) -> bool:
-        """Whether its aggregate is of use at once: it is defined, and nothing is being judged.
+        """Whether its aggregate is of use at once: it is defined as far as is known, and nothing is being judged.
 
         Of most batches under load it is not: then one reading, when its turn comes, stands for all of them.
         """
-        return self._idle and self._catalogue.defines(experiment_id)
+        return self._idle and self._catalogue.may_define(experiment_id)
 
     def submit(self, aggregates: Mapping[str, dict[str, str] | None], at_ms: int, traces: Mapping[str, str]) -> None:
         """Have these experiments judged soon; newer aggregates replace older ones not judged yet.

@@ -34,7 +34,7 @@ from redis_agent.tracing import OFF, UNTRACED, Span, Step, Tracing
 # A cooldown that is known to run is not asked for again for so long, at most.
 _COOLDOWN_MEMORY_SECONDS = 5.0
 # Experiments whose states are decided on before others in the process get their turn.
-_SLICE = 8
+_SLICE = 4
 # Bounds of what is remembered between batches; beyond it is forgotten and read again.
 _MEMORY = 10_000
 # How often one decision is taken anew because somebody else was quicker; then the next batch or sweep takes it.

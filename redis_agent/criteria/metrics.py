@@ -93,6 +93,7 @@ class MetricSpec:
         return named and not self.unit and self.type not in ("counter", "duration")
 
 
+@lru_cache(maxsize=8_192)
 def is_base_field(name: str) -> bool:
     """Whether a name is, or reads like, a field that events make, not a derived metric's."""
     suffixes = (COUNT_SUFFIX, LATEST_SUFFIX, *STATISTIC_SUFFIXES)
