@@ -142,9 +142,9 @@ class Reader:
         async with self._turns:
             latest = self._latest_alerts()
             defined = await self.catalogue.experiments([experiment_id])
-            found, kept = await asyncio.gather(
-                self._aggregates.read([experiment_id]), self._outbox.states([experiment_id])
-            )
+            asked = _shared(self._outbox.states([experiment_id]))
+            found = await self._aggregates.read([experiment_id])
+            kept = await asked
             (material,) = await self._judged(defined, {experiment_id: found.get(experiment_id, {})})
             spans = await self._spans(material, self._clock.now())
             # Who stops waiting must not end it for others.

@@ -24,7 +24,7 @@ from redis.exceptions import (
 )
 
 # Replies of a pipeline that are taken before others in the process get their turn.
-_SLICE = 64
+_SLICE = 256
 # A batch must leave in one go: what does not fit the socket's buffer waits for the event loop, which is busy folding
 # the next batch meanwhile, and the server idles.
 _SEND_BUFFER_BYTES = 2_097_152

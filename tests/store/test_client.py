@@ -109,7 +109,7 @@ async def test_process_that_was_stopped_for_longer_than_it_waits_takes_the_reply
 
 async def test_errors_keep_their_place_among_the_replies_of_a_pipeline(redis_url: str) -> None:
     client = connect(Address(redis_url), name="test")
-    commands = [("ECHO", str(n)) if n % 3 else ("GET",) for n in range(1, 500)]
+    commands = [("ECHO", str(n)) if n % 3 else ("GET",) for n in range(1, 600)]
     try:
         async with client.pipeline(transaction=False) as pipe:
             for command in commands:
@@ -132,7 +132,7 @@ async def test_pipeline_that_is_cancelled_leaves_no_reply_to_whoever_comes_next(
 
     async def many() -> None:
         async with client.pipeline(transaction=False) as pipe:
-            for _ in range(63):  # after so many, others have their turn
+            for _ in range(255):  # after so many, others have their turn
                 pipe.execute_command("ECHO", "of the pipeline")
             pipe.execute_command("BLPOP", "nothing", 0.05)
             await pipe.execute()
