@@ -22,7 +22,8 @@ from redis_agent.telemetry import Telemetry
 # What is in hand is looked at this often within the idle time, and renewed when it was not for as long: so an entry is
 # never idle for more than two of these.
 _PARTS = 5
-# Entries asked for when nothing is known about their size, and at least, where their size allows it.
+# Entries asked for when nothing is known about their size, and at least, where their size allows it. Who finds so many
+# does not keep up with them one by one.
 _FIRST_COUNT = 16
 # A batch larger than the second number is asked for only while applying it takes the server less than the first, in
 # seconds of its CPU time: it does nothing else meanwhile.
@@ -101,7 +102,7 @@ class Holding:
     def take(self, entries: Sequence[StreamEntry], *, new: bool = False) -> list[Chunk]:
         """What was just read is in hand: as chunks within the bound of bytes."""
         self._last_read = len(entries)
-        self._behind = len(entries) >= self._asked
+        self._behind = len(entries) >= min(self._asked, _FIRST_COUNT)
         if not entries:
             return []
         now = asyncio.get_running_loop().time()
@@ -153,7 +154,7 @@ class Holding:
     async def rest(self, stop: asyncio.Event, seconds: float) -> None:
         """Wait so long, but no longer than this worker is behind, nor once told to stop.
 
-        It is behind while reads find as many entries as they ask for, and what they found is in hand.
+        It is behind while reads find more than a few entries, or all that they ask for, and these are in hand.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
