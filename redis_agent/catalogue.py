@@ -84,6 +84,11 @@ class Catalogue:
         """Whether it was defined when it was last looked up, if it ever was."""
         return experiment_id not in self._parsed or self._parsed[experiment_id][1] is not None
 
+    def may_judge(self, experiment_id: str) -> bool:
+        """Whether it had criteria when it was last looked up, if it ever was."""
+        known = self._parsed.get(experiment_id)
+        return known is None or (known[1] is not None and known[1].judged)
+
     async def _understand(self, experiment_id: str, definition: Definition) -> None:
         """Parse what has changed, and say what is wrong with it."""
         if experiment_id in self._parsed and self._parsed[experiment_id][0] == definition.digest:

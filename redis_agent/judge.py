@@ -199,7 +199,9 @@ class Judge:
             waiting, self._mailbox, self._idle = self._mailbox, {}, False
             worked = time.thread_time()
             try:
-                await self.judge(await self._items(waiting))
+                # Asked for now, and needed last: the answer comes while the rest is done.
+                states = self._ask_states([i for i in waiting if self._catalogue.may_judge(i)])
+                await self.judge(await self._items(waiting), states=states)
                 recovery.succeeded()
             except (RedisError, OSError) as error:
                 for experiment_id, item in waiting.items():
@@ -224,25 +226,29 @@ class Judge:
 
     # Judging -----------------------------------------------------------------------------------------------
 
-    async def judge(self, items: Sequence[Item], *, final: bool = False) -> list[Judgement]:
+    async def judge(
+        self, items: Sequence[Item], *, final: bool = False, states: asyncio.Task[States] | None = None
+    ) -> list[Judgement]:
         """Judge experiments: write their derived metrics, raise the alerts that are due.
 
         Args:
             items: what to judge; those that are not defined are left out.
             final: they are over: judge them for the last time, and tell that they are completed. Otherwise what is in
                 the state completed has no verdicts.
+            states: what is remembered of their criteria, if it was asked for already.
 
         Raises:
             RedisError, OSError: nothing is half done; judging again is safe.
         """
         found = await self._catalogue.experiments([item.experiment_id for item in items])
-        # Asked for before they are needed: the answer comes while there is something to do.
-        states = asyncio.create_task(self._teller.states([i for i, one in found.items() if one.judged]))
-        states.add_done_callback(lambda asked: None if asked.cancelled() else asked.exception())
-        try:
-            return await self._judge(items, found, states, final=final)
-        finally:
-            states.cancel()
+        states = states or self._ask_states([i for i, one in found.items() if one.judged])
+        return await self._judge(items, found, states, final=final)
+
+    def _ask_states(self, experiment_ids: Sequence[str]) -> asyncio.Task[States]:
+        """Whoever has no use for them in the end need not wait for them, nor care for their failure."""
+        asked = asyncio.create_task(self._teller.states(experiment_ids))
+        asked.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        return asked
 
     async def _judge(
         self,

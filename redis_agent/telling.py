@@ -116,7 +116,8 @@ class Teller:
 
         Args:
             findings: one for each experiment.
-            known: what is remembered, read a moment ago; None reads it, and so does another change in between.
+            known: what is remembered, read a moment ago. Where it lacks one of them, or another change came in between,
+                it is read anew.
 
         Raises:
             RedisError, OSError: nothing is half done; telling again is safe.
@@ -125,7 +126,8 @@ class Teller:
         for _ in range(_ATTEMPTS):
             if not waiting:
                 return
-            states = known or await self.states([finding.experiment_id for finding in waiting])
+            ids = [finding.experiment_id for finding in waiting]
+            states = known if known is not None and known.keys() >= set(ids) else await self.states(ids)
             known = None
             steps: list[_Step] = []
             for n, finding in enumerate(waiting):
