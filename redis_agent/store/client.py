@@ -8,6 +8,7 @@ scripts that recognise the repetition.
 import asyncio
 import contextlib
 import math
+from functools import cache
 from typing import Any
 
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
@@ -15,6 +16,7 @@ from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import BusyLoadingError, ResponseError
 
 from redis_agent.store import keys
@@ -100,12 +102,19 @@ def _options(address: Address, name: str, reply_timeout: float) -> dict[str, Any
         **parse_url(address.url),
         "protocol": 2,  # hiredis reads pub/sub and streams faster in RESP2
         "client_name": name,
+        "driver_info": _driver(),
         "socket_timeout": reply_timeout,
         "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "retry": Retry(NoBackoff(), 0),
         "health_check_interval": 0,
         **({} if address.url.startswith("unix:") else {"socket_keepalive": True}),
     }
+
+
+@cache
+def _driver() -> DriverInfo:
+    """What a connection says of the library; redis-py looks it up on the disk for each, which holds up all others."""
+    return DriverInfo()
 
 
 def topology_of(address: Address, *, name: str) -> Topology | None:
