@@ -206,15 +206,19 @@ class ExperimentChange(Sums):
         return [(window, sums) for window, sums in found if retention.keeps(window, self.last_ms)]
 
     def plan(self) -> dict[str, Any]:
-        """The change as `apply_batch.lua` reads it; fractions as text."""
-        return {
+        """The change as `apply_batch.lua` reads it, without what says nothing; fractions as text."""
+        plan: dict[str, Any] = {
             "id": self.experiment_id,
             "events": str(self.events),
             "first": iso_from_ms(self.first_ms),
-            "last": iso_from_ms(self.last_ms),
             "last_ms": self.last_ms,
-            "counters": [part for name, count in self.counters.items() for part in (f"{name}_count", str(count))],
-            "gauges": [
+        }
+        if self.last_ms != self.first_ms:
+            plan["last"] = iso_from_ms(self.last_ms)
+        if self.counters:
+            plan["counters"] = [part for name, n in self.counters.items() for part in (f"{name}_count", str(n))]
+        if self.gauges:
+            plan["gauges"] = [
                 [
                     name,
                     number_text(g.latest),
@@ -225,8 +229,8 @@ class ExperimentChange(Sums):
                     number_text(g.high),
                 ]
                 for name, g in self.gauges.items()
-            ],
-        }
+            ]
+        return plan
 
     def window_plan(self, sums: Sums) -> list[Any]:
         """What a window gets that is not the whole change; names as their numbers in `plan`, from 1."""

@@ -187,6 +187,7 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> Parts:
     stack.push_async_callback(partitions.aclose)
     client = partitions.home.client
     telemetry = Telemetry()
+    telemetry.partitions.set(settings.partitions)
     asker = asker_of(settings, client, telemetry)
     stack.push_async_callback(asker.aclose)
     return Parts(

@@ -36,7 +36,9 @@ from redis_agent.watch import Watch
 
 _TICK_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
-_TRIM_SECONDS = 5.0
+# Between two trimmings the stream grows beyond its length by what comes.
+_TRIM_SECONDS = 1.0
+_CORRECT_SECONDS = 5.0
 # Each kind of trimming lasts so long at a time: where events come as fast as they go, the other jobs have their turn.
 _TRIM_TURN_SECONDS = 2.0
 _CONSUMERS_SECONDS = 60.0
@@ -109,8 +111,8 @@ class Scheduler:
             Job(watch_seconds, self._judge_completed),
             *([Job(_EXAMINE_SECONDS, examiner.examine)] if examiner is not None else []),
             Job(_TRIM_SECONDS, self._trim),
-            Job(_TRIM_SECONDS, self._count_buried),
-            Job(_TRIM_SECONDS, self._correct_lags),
+            Job(_CORRECT_SECONDS, self._count_buried),
+            Job(_CORRECT_SECONDS, self._correct_lags),
             Job(_CONSUMERS_SECONDS, self._remove_consumers),
         ]
         self._unhurried: list[Job] = []

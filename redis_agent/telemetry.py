@@ -295,7 +295,9 @@ class Telemetry:
             "redis_agent_bridge_buffer_bytes", "Events received but not yet written.", registry=r
         )
         self.bridge_in_step: Level = Gauge(
-            "redis_agent_bridge_in_step", "1 where this bridge could take over at the next event.", registry=r
+            "redis_agent_bridge_in_step",
+            "1 where this bridge could take over at the next event, or leads; with partitions, in how many.",
+            registry=r,
         )
         self.bridge_resyncs = Counter(
             "redis_agent_bridge_resyncs",
@@ -309,13 +311,19 @@ class Telemetry:
         )
         self.bridge_gaps = Counter("redis_agent_bridge_gaps", "Times in which events may have been missed.", registry=r)
         self.bridge_leader: Level = Gauge(
-            "redis_agent_bridge_leader", "1 where this process writes the stream.", registry=r
+            "redis_agent_bridge_leader",
+            "1 where this process writes the stream; with partitions, of how many.",
+            registry=r,
         )
         self.scheduler_leader: Level = Gauge(
-            "redis_agent_scheduler_leader", "1 where this process runs the schedule.", registry=r
+            "redis_agent_scheduler_leader",
+            "1 where this process runs the schedule; with partitions, of how many.",
+            registry=r,
         )
         self.dispatcher_leader: Level = Gauge(
-            "redis_agent_dispatcher_leader", "1 where this process delivers the alerts.", registry=r
+            "redis_agent_dispatcher_leader",
+            "1 where this process delivers the alerts; with partitions, of how many.",
+            registry=r,
         )
         self.alerts_waiting = Gauge(
             "redis_agent_alerts_waiting",
@@ -371,6 +379,11 @@ class Telemetry:
         self._of_partitions(r)
 
     def _of_partitions(self, r: CollectorRegistry) -> None:
+        self.partitions = Gauge(
+            "redis_agent_partitions",
+            "How many partitions there are, REDIS_AGENT_PARTITIONS; as many bridges, dispatchers and schedulers lead.",
+            registry=r,
+        )
         self.projected = Counter(
             "redis_agent_projected",
             "Copies of experiments' aggregates and lists that were brought up to date, where there are partitions.",

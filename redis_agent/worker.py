@@ -15,6 +15,7 @@ process dies:
 """
 
 import asyncio
+import time
 from collections import Counter
 
 from redis.exceptions import RedisError
@@ -197,6 +198,7 @@ class Worker:
         while folded.entries:
             try:
                 self._ask(folded.batch)
+                began = time.perf_counter()
                 with self._telemetry.batch_seconds.time():
                     outcome = await self._stream.apply(folded.batch)
             except (RedisError, OSError) as error:
@@ -212,7 +214,9 @@ class Worker:
                 continue
             recovery.succeeded()
             if isinstance(outcome, Applied):
-                self._holding.applied(len(folded.entries), outcome.seconds)
+                # Of a server that does not say how long it took, the time until its answer: more, never less.
+                seconds = time.perf_counter() - began if outcome.seconds is None else outcome.seconds
+                self._holding.applied(len(folded.entries), seconds)
                 await self._confirming.applied(folded, outcome)
                 return
             entries = folded.entries

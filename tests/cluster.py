@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -40,10 +41,23 @@ _CONFIG = {
     "repl-diskless-sync-delay": "0",
 }
 
+_TLS = {
+    "tls-cluster": "yes",
+    "tls-replication": "yes",
+    # Certificates are made out to names.
+    "cluster-announce-hostname": "localhost",
+}
+
 
 def slot_of(key: str) -> int:
     """The slot of a key."""
     return int(key_slot(key.encode()))
+
+
+def over_tls(certificates: Path) -> dict[str, str]:
+    """The configuration of a server with a `tls-port`, of a directory with what `deploy/prepare --tls` makes."""
+    files = {"ca-cert": "ca.crt", "cert": "server.crt", "key": "server.key"}
+    return {f"tls-{kind}-file": str(certificates / name) for kind, name in files.items()}
 
 
 class Node:
@@ -53,12 +67,15 @@ class Node:
         server: the process.
         id: its name in the cluster, the same after a restart.
         bus_port: where the other nodes speak to it.
+        tls_port: where clients speak TLS with it; 0 where they cannot.
     """
 
     def __init__(self, server: EmbeddedServer) -> None:
         self.server = server
         self.id = str(self.send("CLUSTER", "MYID"))
-        self.bus_port = int(self.send("CONFIG", "GET", "cluster-port")[1])
+        self.bus_port, self.tls_port = (
+            int(self.send("CONFIG", "GET", name)[1]) for name in ("cluster-port", "tls-port")
+        )
         self._killed = False
         self._stopped = False
 
@@ -128,6 +145,8 @@ class Cluster:
         node_timeout_ms: after which a silent node counts as failed.
         binary: the server program; the one that `EmbeddedServer` finds when None.
         config: of every node; a directive's name with hyphens or underscores.
+        certificates: see `over_tls`; then the nodes, localhost by name, speak TLS with each other, and on a port of
+            its own with clients.
     """
 
     def __init__(
@@ -138,12 +157,16 @@ class Cluster:
         node_timeout_ms: int = NODE_TIMEOUT_MS,
         binary: ServerBinary | None = None,
         config: Mapping[str, str] | None = None,
+        certificates: Path | None = None,
     ) -> None:
         self._primaries = primaries
         self._replicas = replicas
         self._binary = binary
         self._config = _CONFIG | {"cluster-node-timeout": str(node_timeout_ms)}
         self._config |= {name.replace("_", "-"): value for name, value in (config or {}).items()}
+        self._tls = certificates is not None
+        if certificates is not None:
+            self._config |= _TLS | over_tls(certificates)
         self._stack = contextlib.ExitStack()
         self.nodes: list[Node] = []
 
@@ -166,9 +189,10 @@ class Cluster:
         self._stack.close()
 
     def _start_server(self) -> EmbeddedServer:
-        # The bus has a port of its own, chosen as the server's is: below those of outgoing connections.
+        # The bus has a port of its own, chosen as the server's is: below those of outgoing connections. So has TLS.
         for attempt in range(1, _START_ATTEMPTS + 1):
-            server = EmbeddedServer(binary=self._binary, config=self._config | {"cluster-port": str(_unused_port())})
+            ports = {name: str(_unused_port()) for name in ("cluster-port", *(["tls-port"] if self._tls else []))}
+            server = EmbeddedServer(binary=self._binary, config=self._config | ports)
             try:
                 server.start()
             except ServerError:  # the port of the bus may have been taken meanwhile
@@ -190,7 +214,7 @@ class Cluster:
         for node in self.nodes:
             for other in self.nodes:
                 if other is not node:
-                    node.send("CLUSTER", "MEET", "127.0.0.1", other.port, other.bus_port)
+                    node.send("CLUSTER", "MEET", "127.0.0.1", other.tls_port or other.port, other.bus_port)
         await self._until(self._met, what="the nodes know each other")
         for n, replica in enumerate(self.nodes[self._primaries :]):
             primary = primaries[n % self._primaries]

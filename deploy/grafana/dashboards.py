@@ -143,19 +143,26 @@ OPERATIONS = Dashboard(
                     steps=AGE,
                 ),
                 Panel(
-                    "Bridges that lead",
-                    {"": f"sum(redis_agent_bridge_leader{JOB})"},
+                    "Without a bridge",
+                    {
+                        "": f"job:redis_agent_partitions:max{JOB} "
+                        f"- on (job) sum by (job) (redis_agent_bridge_leader{JOB})"
+                    },
+                    about="Partitions that no bridge writes; without partitions 1 when nobody writes the stream.",
                     kind="stat",
                     width=3,
-                    steps=GOOD_IF_ONE,
+                    steps=GOOD_IF_ZERO,
                 ),
                 Panel(
                     "Bridges in step",
-                    {"": f"sum(redis_agent_bridge_in_step{JOB} * (1 - redis_agent_bridge_leader{JOB}))"},
-                    about="Those that could take over at the next event.",
+                    {
+                        "": f"sum(redis_agent_bridge_in_step{JOB} >= bool on (job) group_left () "
+                        f"job:redis_agent_partitions:max{JOB})"
+                    },
+                    about="Those that lead, or could take over, in every partition: of fewer than two none could.",
                     kind="stat",
                     width=3,
-                    steps=((None, ORANGE), (1, GREEN)),
+                    steps=((None, ORANGE), (2, GREEN)),
                 ),
                 Panel(
                     "Gaps",
@@ -249,9 +256,9 @@ OPERATIONS = Dashboard(
                 Panel(
                     "Leaders",
                     {
-                        "bridge {{instance}}": f"redis_agent_bridge_leader{JOB} == 1",
-                        "dispatcher {{instance}}": f"redis_agent_dispatcher_leader{JOB} == 1",
-                        "scheduler {{instance}}": f"redis_agent_scheduler_leader{JOB} == 1",
+                        "bridge {{instance}}": f"redis_agent_bridge_leader{JOB} > 0",
+                        "dispatcher {{instance}}": f"redis_agent_dispatcher_leader{JOB} > 0",
+                        "scheduler {{instance}}": f"redis_agent_scheduler_leader{JOB} > 0",
                     },
                     kind="state-timeline",
                     width=12,

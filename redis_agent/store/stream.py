@@ -145,14 +145,14 @@ class Applied:
         refused: (experiment, name) beyond the limit of names.
         raised: for each error alert whether it was raised (else its cooldown was running).
         unwritten: windows that could not be added to, and why: the aggregate is worth more than its history.
-        seconds: CPU time that it took the server, which does nothing else meanwhile.
+        seconds: CPU time that it took the server, which does nothing else meanwhile; None where it does not say.
     """
 
     aggregates: dict[str, dict[str, str]]
     refused: list[tuple[str, str]]
     raised: list[bool]
     unwritten: list[tuple[str, str]] = field(default_factory=list)
-    seconds: float = 0.0
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +316,9 @@ class EventStream:
         experiment_keys: list[str] = []
         window_keys: list[str] = []
         blobs: list[bytes | str] = []
+        rows: list[dict[str, Any]] = []
+        # Most say the same of their windows.
+        usual: list[list[Any]] = []
         for update in batch.updates:
             experiment_id = update.experiment_id
             experiment_keys += (
@@ -324,15 +327,21 @@ class EventStream:
                 keys.fold_state(experiment_id),
             )
             raw = update.raw[-self._limits["max_raw"] :] if self._limits["max_raw"] else []
-            update.plan["raw"] = len(raw)
-            update.plan["asked"] = int(update.asked)
-            update.plan["windows"] = [[w.keep_seconds, *(w.part or ())] for w in update.windows]
+            row = {**update.plan, "raw": len(raw)}
+            if update.asked:
+                row["asked"] = 1
+            windows = [[w.keep_seconds, *(w.part or ())] for w in update.windows]
+            usual = usual or windows
+            if windows != usual:
+                row["windows"] = windows
+            rows.append(row)
             window_keys += [keys.window(experiment_id, w.window.kind, w.window.start_s) for w in update.windows]
             blobs += raw
         blobs += [letter.data for letter in batch.dead]
         blobs += [alert.data for alert in batch.alerts]
         plan = {
-            "experiments": [update.plan for update in batch.updates],
+            "experiments": rows,
+            "windows": usual,
             "dead": [[d.position + 1, d.reason, d.deliveries, d.at_ms, int(d.readable)] for d in batch.dead],
             "contiguous": batch.contiguous,
             "alerts": [
@@ -432,7 +441,7 @@ def _applied(batch: Batch, reply: list[Any]) -> Applied | Stale | Conflict | Blo
         refused=[(batch.updates[int(n) - 1].experiment_id, text(name)) for n, name in reply[2]],
         raised=[bool(outcome) for outcome in reply[3]],
         unwritten=[(text(key), text(problem)) for key, problem in reply[4]],
-        seconds=int(reply[5]) / 1e6,
+        seconds=int(reply[5]) / 1e6 if int(reply[5]) >= 0 else None,
     )
 
 

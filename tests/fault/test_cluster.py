@@ -30,12 +30,12 @@ CHANNEL, ORCHESTRATOR = "fullsend:metrics", "fullsend:to_orchestrator"
 
 
 class Publisher:
-    """Publishes numbered events on nodes that live, so that what is missing or twice can be named."""
+    """Publishes on nodes that live; each send has a name of its own: what is there twice was not sent twice."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.said: Counter[str] = Counter()
-        self.names: Counter[str] = Counter()
+        self.sends: list[str] = []
         self.unsure: Counter[str] = Counter()
         self._clients: dict[int, Redis] = {}
 
@@ -53,13 +53,13 @@ class Publisher:
             client = self._clients[node.port]
             one = EXPERIMENTS[number % len(EXPERIMENTS)]
             number += 1
+            send = f"{one}/{number} on {node.port}"
             try:
-                event = {"experiment_id": one, "event": "sent", "run_id": f"{one}/{number} on {node.port}"}
-                await client.publish(CHANNEL, json.dumps(event))
+                await client.publish(CHANNEL, json.dumps({"experiment_id": one, "event": "sent", "run_id": send}))
                 self.said[one] += 1
-                self.names[event["run_id"]] += 1
+                self.sends.append(send)
             except (RedisError, OSError) as error:
-                self.unsure[f"{event['run_id']}: {error!r}"] += 1
+                self.unsure[f"{send}: {error!r}"] += 1
             await asyncio.sleep(pause)
 
     async def aclose(self) -> None:
@@ -128,17 +128,24 @@ async def counts(partitions: Partitions) -> Counter[str]:
     return found
 
 
-async def difference(partitions: Partitions, said: Counter[str]) -> str:
-    """Which events are not in the streams, or twice, and where."""
+async def written(partitions: Partitions) -> dict[str, list[str]]:
+    """Where in the streams each send is."""
     found: dict[str, list[str]] = {}
     for partition in partitions.all:
         async for page in Inspection(partition.client).entries():
             for entry in page:
-                name = json.loads(entry.data or b"{}").get("run_id", "")
-                found.setdefault(name, []).append(f"{entry.id} in {partition.number}, received {entry.at_ms}")
-    missing = [name for name in said if name not in found]
-    twice = {name: places for name, places in found.items() if len(places) > 1}
-    return f"not in the streams: {missing}\ntwice: {twice}"
+                send = json.loads(entry.data or b"{}").get("run_id", "")
+                found.setdefault(send, []).append(f"{entry.id} in {partition.number}, received {entry.at_ms}")
+    return found
+
+
+async def each_written_once(partitions: Partitions, sends: list[str]) -> None:
+    """Sums alone would not show a send that was lost beside one that is twice."""
+    found = await written(partitions)
+    missing = [send for send in sends if send not in found]
+    twice = {send: places for send, places in found.items() if len(places) > 1}
+    unknown = found.keys() - set(sends)
+    assert (missing, twice, unknown) == ([], {}, set()), "lost, twice, and not sent"
 
 
 async def gaps(partitions: Partitions) -> int:
@@ -275,9 +282,8 @@ async def survive(
     assert not publisher.unsure
     try:
         await all_applied(partitions, publisher.said)
-    except AssertionError:
-        print(await difference(partitions, publisher.names))
-        raise
+    finally:
+        await each_written_once(partitions, publisher.sends)
     assert await gaps(partitions) == before
     await all_copied(partitions)
     for agent in two.values():

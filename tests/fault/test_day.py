@@ -1,6 +1,11 @@
 """A day's worth of events through real processes: exact sums, flat memory of each process, a bounded Redis.
 
-`EVENTS=500000` makes it shorter. The publisher waits while the agents are behind, so the machine sets the pace.
+`EVENTS=2000000` makes it shorter; of fewer the first quarter does not reach every bound. The publisher waits while the
+agents are behind, so the machine sets the pace.
+
+The day is over in minutes, and keys with a TTL live by the real clock: the windows of its hours stay, and how many
+cooldowns there are depends on the pace. So windows are compared with the day's own, cooldowns have a bound for each
+experiment; all other keys are as many in the last quarter as in the second.
 """
 
 import asyncio
@@ -9,8 +14,10 @@ import json
 import os
 import random
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,7 +38,9 @@ QUARTERS = 4
 CHUNK = 2_000
 UNWRITTEN, UNREAD = 20_000, 60_000
 SAMPLE_SECONDS = 1.0
-MIDNIGHT = 1_790_000_000
+HOUR, DAY = 3_600, 86_400
+# So long ago that the windows of minutes are not kept, and those of hours are.
+MIDNIGHT = (int(time.time()) // DAY - 7) * DAY
 METRICS, ORCHESTRATOR = "fullsend:metrics", "fullsend:to_orchestrator"
 STREAM, DEAD, OUTBOX = "fullsend:metrics:stream", "fullsend:metrics:dead", "fullsend:alerts"
 # Every bound is reached within the first quarter.
@@ -51,6 +60,13 @@ SETTINGS = {
 }
 COUNTERS = ("emails_sent", "replies_received", "bounced", "unsubscribed")
 GAUGES = ("cost", "open_rate", "latency")
+HOURS_KEPT_SECONDS = 90 * DAY
+# Cooldowns of one experiment: the count of a burst of errors and what two bursts, one soon after the other, may raise;
+# and of each criterion that it has had (one of four is new each time) one for what was told, and one for told early.
+TURNS = 5
+COOLDOWNS_MAX = 1 + 2 * 5 + 2 * (3 + TURNS)
+# The stream is trimmed each second, as far as it is read and acked; what comes meanwhile is above its bound.
+UNTRIMMED_SECONDS = 3.0
 # What the median of the last quarter may be above that of the second.
 RSS_SHARE, RSS_SPARE_BYTES = 1.03, 2_000_000
 SHARE, SPARE, SPARE_BYTES = 1.10, 20.0, 6_000_000
@@ -65,6 +81,8 @@ class Day:
         self.junk = 0
         self.totals: Counter[str] = Counter()
         self.counters: Counter[tuple[str, str]] = Counter()
+        # (experiment, start of the hour) -> events
+        self.hours: Counter[tuple[str, int]] = Counter()
         # (experiment, gauge) -> samples, sum, min, max and latest, in hundredths
         self.gauges: dict[tuple[str, str], list[int]] = {}
 
@@ -83,7 +101,8 @@ class Day:
             self.junk += 1
             return (b"junk %d", b'{"experiment_id":%d}', b"\xff%d")[number % 3] % number
         self.totals[experiment] += 1
-        at = MIDNIGHT + 86_400 * number // self._events
+        at = MIDNIGHT + DAY * number // self._events
+        self.hours[experiment, at // HOUR * HOUR] += 1
         head = f'{{"experiment_id":"{experiment}","timestamp":{at},"run_id":"{number}",'
         if kind < 0.015:
             self.counters[experiment, "error"] += 1
@@ -115,6 +134,7 @@ class Samples:
         self._client = client
         self._agents = agents
         self.taken: list[tuple[int, dict[str, float]]] = []
+        self._at: list[float] = []
 
     async def take(self, published: int) -> None:
         pids = {agent.pid: name for name, agent in self._agents.items()}
@@ -122,16 +142,27 @@ class Samples:
             ["ps", "-o", "pid=,rss=", "-p", ",".join(map(str, pids))], capture_output=True, text=True, check=True
         )
         held = {f"{pids[int(pid)]} RSS": 1024.0 * int(rss) for pid, rss in map(str.split, said.stdout.splitlines())}
-        memory = await self._client.info("memory")
+        memory, keyspace = await self._client.info("memory"), await self._client.info("keyspace")
+        keys = await found(self._client, "*")
+        cooldowns = Counter(key.split(":")[2] for key in keys if key.startswith("redis_agent:cooldown:"))
+        windows = sum(key.startswith("metrics_windows:") for key in keys)
         held |= {
             "server used_memory": float(memory["used_memory"]),
-            "keys": float(await self._client.dbsize()),
+            "keys without a TTL": float(keyspace["db0"]["keys"] - keyspace["db0"]["expires"]),
+            "keys but windows, cooldowns": float(len(keys) - windows - cooldowns.total()),
+            "cooldowns of one": float(max(cooldowns.values(), default=0)),
             "clients": float(len(await self._client.client_list())),
             "stream": float(await self._client.xlen(STREAM)),
             "dead letters": float(await self._client.xlen(DEAD)),
             "alerts": float(await self._client.xlen(OUTBOX)),
         }
         self.taken.append((published, held))
+        self._at.append(time.monotonic())
+
+    def pace(self) -> float:
+        """The most events a second between two looks."""
+        looks = [(at, published) for at, (published, _) in zip(self._at, self.taken, strict=True)]
+        return max((then - before) / (at - since) for (since, before), (at, then) in pairwise(looks))
 
     def quarter(self, which: int, name: str) -> float:
         """The median in one quarter of the day, 1 to 4."""
@@ -150,16 +181,18 @@ class Samples:
         """What may have come of it by the last quarter: a process stays as it is, the server's data comes and goes."""
         if name.endswith("RSS"):
             return RSS_SHARE * before + RSS_SPARE_BYTES
+        if name.startswith("keys"):
+            return before + SPARE
         return SHARE * before + (SPARE_BYTES if name.endswith("memory") else SPARE)
 
     def __str__(self) -> str:
         lines = [
-            f"{'median in the quarter':24} " + " ".join(f"{q:>12}" for q in range(1, QUARTERS + 1)) + f"{'most':>13}"
+            f"{'median in the quarter':28} " + " ".join(f"{q:>12}" for q in range(1, QUARTERS + 1)) + f"{'most':>13}"
         ]
         for name in self.names():
             scale, unit = (1e6, " MB") if name.endswith(("RSS", "memory")) else (1, "")
             figures = [self.quarter(q, name) for q in range(1, QUARTERS + 1)] + [max(h[name] for _, h in self.taken)]
-            lines.append(f"{name + unit:24} " + " ".join(f"{figure / scale:12,.1f}" for figure in figures))
+            lines.append(f"{name + unit:28} " + " ".join(f"{figure / scale:12,.1f}" for figure in figures))
         return "\n".join(lines)
 
 
@@ -188,13 +221,15 @@ async def test_day_of_events_is_counted_exactly_in_bounded_memory(own_server: Ow
 
         differing = [e for e in sorted(day.totals) if await aggregate(client, e) != day.aggregate(e)]
         assert not differing, f"{len(differing)} of {len(day.totals)} aggregates are not what was published"
+        assert await hours(client) == day.hours, "each hour has the window that its events add up to"
         assert set(told.values()) == {1}, "each alert came once"
         bridge = await client.hgetall("redis_agent:bridge")
         assert (bridge.get("gaps"), bridge.get("given_up")) == (None, None)
         assert not samples.grown(), f"in the last quarter more than in the second: {samples.grown()}"
         most = {name: max(held[name] for _, held in samples.taken) for name in samples.names()}
+        assert most["cooldowns of one"] <= COOLDOWNS_MAX
         # What comes between two trimmings is above the bound; the alerts and dead letters are trimmed by whole nodes.
-        assert most["stream"] < 3 * STREAM_MAX
+        assert most["stream"] < STREAM_MAX + UNTRIMMED_SECONDS * samples.pace()
         assert most["dead letters"] < 2 * DEAD_MAX
         assert most["alerts"] < 2 * ALERTS_MAX
     except BaseException:
@@ -279,6 +314,22 @@ async def at_rest(client: Redis, day: Day) -> bool:
     dead = await client.xinfo_stream(DEAD)
     assert dead["entries-added"] == day.junk
     return True
+
+
+async def found(client: Redis, pattern: str) -> set[str]:
+    """The keys of this pattern."""
+    return {key async for key in client.scan_iter(pattern, count=5_000)}
+
+
+async def hours(client: Redis) -> Counter[tuple[str, int]]:
+    """The events of each window; all are of hours, and each goes when its time is over."""
+    events: Counter[tuple[str, int]] = Counter()
+    for key in await found(client, "metrics_windows:*"):
+        _, experiment, kind, start = key.split(":")
+        assert kind == "hour", key
+        assert 0 < await client.ttl(key) <= HOURS_KEPT_SECONDS, key
+        events[experiment, int(start)] = int(await client.hget(key, "events"))
+    return events
 
 
 async def aggregate(client: Redis, experiment: str) -> dict[str, float]:

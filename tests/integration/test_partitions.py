@@ -13,6 +13,7 @@ from redis_agent.store.aggregates import Aggregates
 from redis_agent.store.dead_letters import DeadLetters
 from redis_agent.store.inspection import Inspection
 from redis_agent.store.partitions import Partitions
+from tests.integration.flow import answered
 from tests.processes import Agents
 from tests.waiting import eventually
 
@@ -65,6 +66,10 @@ async def test_every_event_is_applied_once_in_the_partition_of_its_experiment(
         return sum([await DeadLetters(partition.client).total() for partition in partitions.all]) == 3
 
     await eventually(applied, 20)
+    # What the alert rules compare.
+    shown = (await answered(agent, "/metrics", 200)).splitlines()
+    for name in ("partitions", "bridge_leader", "bridge_in_step", "dispatcher_leader", "scheduler_leader"):
+        assert f"redis_agent_{name} {PARTITIONS}.0" in shown
     assert not [key for key in await client.keys("*") if key.startswith(("fullsend", "redis_agent:lease"))]
     assert [json.loads((await message(heard))["data"])["type"]] == ["error"]
     assert await agent.terminate() == 0

@@ -168,9 +168,11 @@ async def test_what_prometheus_has_of_three_replicas_is_what_redis_says(
             return True
 
         await eventually(all_heard, 15, what="every alert was delivered")
+        await prometheus.says(1, "job:redis_agent_partitions:max")
         for role in ("bridge", "dispatcher", "scheduler"):
             await prometheus.says(1, f"sum(redis_agent_{role}_leader)")
-        await prometheus.says(1, "sum(redis_agent_bridge_in_step * (1 - redis_agent_bridge_leader))")
+        everywhere = "redis_agent_bridge_in_step >= bool on (job) group_left () job:redis_agent_partitions:max"
+        await prometheus.says(2, f"sum({everywhere})")
         await prometheus.says((await group(client))["lag"], "job:redis_agent_stream_lag:max")
         await prometheus.says(0, "job:redis_agent_pending_entries:max")
         await prometheus.says(0, "job:redis_agent_alerts_waiting:max")

@@ -306,6 +306,20 @@ async def test_destroyed_group_is_recreated_at_its_floor_and_nothing_is_applied_
     assert await ticks(client) == 150
 
 
+async def test_what_is_applied_beyond_the_streams_length_goes_within_a_second_or_two(
+    agents: Agents, client: Redis
+) -> None:
+    await agents.start("worker", "scheduler", REDIS_AGENT_STREAM_MAX_LENGTH=1000).ready()
+
+    async def trimmed() -> bool:
+        return await client.xlen(STREAM) == 1000
+
+    await mirror(client, 1500)
+    await eventually(trimmed, 15, what="the stream is trimmed")
+    await mirror(client, 500)
+    await eventually(trimmed, 3, what="what came right after a trimming is trimmed soon")
+
+
 async def test_flushed_server_is_begun_anew(agents: Agents, client: Redis) -> None:
     await agents.start().ready()
     await publish(client, event="tick", count=5)

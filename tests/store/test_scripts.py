@@ -112,6 +112,14 @@ def test_body_builds_no_key_and_reads_no_argument_that_the_header_does_not_have(
     assert not re.search(r"'(redis_agent|fullsend|metrics|metrics_aggregated|experiments):", body)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_body_rests_on_nothing_that_redis_7_0_has_not(name: str) -> None:
+    body = "\n".join(re.sub(r"--.*", "", line) for line in scripts.source(name).splitlines())
+
+    # Redis 7.4 and Valkey 8.0 brought `os`, Valkey 8.0 `server`: naming a global that is not there ends a script.
+    assert re.findall(r"(?<![\w.:'])(?:os|server|io|debug|package)\s*[.\[]", body) == []
+
+
 async def test_every_script_has_a_wrapper_that_passes_what_its_header_lists(
     raw: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

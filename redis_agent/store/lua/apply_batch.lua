@@ -14,11 +14,13 @@
 -- ARGV: group, consumer, n, ids (n of them, ascending, in one text with spaces between), plan, then the blobs the plan
 --       names in its order: raw events of each experiment, data of each dead letter, data of each alert
 -- plan (JSON): {
---   experiments: [{id, events, first, last, last_ms, counters: [field, delta, field, delta...],
---                  gauges: [[name, latest, latest_id, sum, samples, min, max]...], raw, asked: 1 or 0,
---                  windows: [[ttl_seconds]   what is added to the experiment is added to the window, or
+--   experiments: [{id, events, first, last (if not the first), last_ms, raw, asked (if so: 1),
+--                  counters: [field, delta, field, delta...] (if any),
+--                  gauges: [[name, latest, latest_id, sum, samples, min, max]...] (if any),
+--                  windows (if not as usual): [[ttl_seconds]   what is added to the experiment is added to the window, or
 --                            [ttl_seconds, events, [number of the counter, delta, number, delta...],
 --                             [[number of the gauge, sum, samples, min, max]...]]...]}...],
+--   windows: as usual, of an experiment that does not say,
 --   dead: [[index of the id, reason, deliveries, at_ms, 1 if readable]...],
 --   alerts: [[alert_id, cooldown_seconds, at_ms, burst_limit (0 for none), trace ('' for none)]...],
 --   contiguous: whether the batch is every entry of the stream from its first to its last id,
@@ -26,12 +28,14 @@
 --   max_fields, max_raw, max_dead}     numbers as text where they may be fractions
 -- returns: {'applied', aggregates, refused, alerts, unwritten, us}: for each experiment that is asked for, in order, its
 --            aggregate as field, value...; refused: [experiment number, name]... beyond max_fields; for each alert 1 if raised, else 0;
---            unwritten: [key, problem]... windows of the wrong form, which cost only themselves; CPU time of all this
+--            unwritten: [key, problem]... windows of the wrong form, which cost only themselves; CPU time of all this, -1 where
+--            the server does not say (Redis before 7.4, Valkey before 8.0)
 --          {'stale', id...}: the ids that are still ours; nothing was changed
 --          {'conflict', experiment number, key, problem}: a key of the wrong form; nothing was changed
 --          {'blocked', key, problem}: dead letters or alerts cannot be written; nothing was changed
 -- cost: O(N + F) for N entries and F touched fields, those of windows included
-local began = os.clock()
+local clock = (rawget(_G, 'os') or {}).clock
+local began = clock and clock()
 local STREAM, DEAD, OUTBOX, INDEX, FLOOR, ABOVE, UNAPPLIED, ACCOUNT, OUTBOX_ACCOUNT = unpack(KEYS, 1, 9)
 local group, consumer, n = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
@@ -94,8 +98,8 @@ local function add_short(a, b)
     return nil
   end
   local units = floor(x + 0.5) + floor(y + 0.5)
-  if units == 0 then
-    return '0'
+  if units == 0 or power == 1 then
+    return units
   end
   local sum = units / power
   local size = sum < 0 and -sum or sum
@@ -105,7 +109,8 @@ local function add_short(a, b)
   return format('%.15g', sum)
 end
 
--- nil when `a` is no such text; `b` comes from Python and is one.
+-- A text, or a whole number below 2^53, which the server writes as the text that it is; nil when `a` is no such text.
+-- `b` comes from Python and is one.
 local function add(a, b)
   if #a < 17 and #b < 17 and find(a, '^%-?%d+%.?%d*$') then
     return add_short(a, b) or add_limbs(a, b)
@@ -116,7 +121,7 @@ end
 -- The same where `count` is whole, and less than 1e15.
 local function plus(a, count)
   if #a < 15 and find(a, '^%-?%d+$') then
-    return format('%.0f', a + count)
+    return a + count
   end
   return add_limbs(a, count)
 end
@@ -133,29 +138,29 @@ local function later(a, b)
   return tonumber(a_ms) > tonumber(b_ms)
 end
 
--- HMGET in slices, for the same reason as HSET; an error is given back.
-local function hmget(key, names)
-  if #names <= 2000 then
-    return redis.pcall('HMGET', key, unpack(names))
+-- HMGET of names[first] to names[last], in slices: Lua passes a few thousand arguments at once at most. An error is given back.
+local function hmget(key, names, first, last)
+  if last - first < 2000 then
+    return redis.pcall('HMGET', key, unpack(names, first, last))
   end
   local values = {}
-  for from = 1, #names, 2000 do
-    local to = math.min(from + 1999, #names)
+  for from = first, last, 2000 do
+    local to = math.min(from + 1999, last)
     local found = redis.pcall('HMGET', key, unpack(names, from, to))
     if found.err then
       return found
     end
     for n = from, to do
-      values[n] = found[n - from + 1]
+      values[n - first + 1] = found[n - from + 1]
     end
   end
   return values
 end
 
--- HSET in slices: Lua passes a few thousand arguments at once at most.
-local function hset(key, pairs_flat)
-  for from = 1, #pairs_flat, 2000 do
-    redis.call('HSET', key, unpack(pairs_flat, from, math.min(from + 1999, #pairs_flat)))
+-- HSET of the fields and values from flat[first] to flat[last], in slices, too.
+local function hset(key, flat, first, last)
+  for from = first, last, 2000 do
+    redis.call('HSET', key, unpack(flat, from, math.min(from + 1999, last)))
   end
 end
 
@@ -212,28 +217,50 @@ local function conflict(e, key, problem)
   end
   return {'conflict', e, key, problem}
 end
-local writes, refused = {}, {}
+local refused, NONE = {}, {}
+-- Experiments share four rows, one after the other in each: a few tables of its own for each of hundreds would cost more than
+-- the adding. names: of fields; added: what is added under each; sets and states: fields and values to be written.
+local names, added, sets, states = {}, {}, {}, {}
+-- Of each experiment: its keys and its parts of the rows. `base` is before its first name, `sums` counts events and counters,
+-- `count` all its names; missing: the places (from 1) of names that there is no room for.
+local writes = {}
+local base, set_to, state_to = 0, 0, 0
+local fields -- of the experiment in hand: in use, counted when the first new name comes
+local function room(write, place, needed, taken)
+  fields = fields or math.max(3, redis.call('HLEN', write.aggregate))
+  if fields + needed > plan.max_fields then
+    write.missing = write.missing or {}
+    for n = place, place + taken - 1 do
+      write.missing[n] = true
+    end
+    return false
+  end
+  fields = fields + needed
+  return true
+end
 for e, change in ipairs(plan.experiments) do
   local aggregate, raw_events, fold_state = KEYS[7 + 3 * e], KEYS[8 + 3 * e], KEYS[9 + 3 * e]
-  local counters, gauges = change.counters, change.gauges
-  -- What is added under which name: events, counters, and sum, samples, min and max of each gauge. So do windows.
-  local names, added, at = {'events_total'}, {change.events}, 1
+  local counters, gauges = change.counters or NONE, change.gauges or NONE
+  -- Events, counters, and sum, samples, min and max of each gauge. Windows have the same.
+  local at = base + 1
+  names[at], added[at] = 'events_total', change.events
   for c = 1, #counters, 2 do
     at = at + 1
     names[at], added[at] = counters[c], counters[c + 1]
   end
-  local state_names = {}
-  for g, gauge in ipairs(gauges) do
+  local sums, state_from = at - base, state_to + 1
+  for _, gauge in ipairs(gauges) do
     local name = gauge[1]
     names[at + 1], added[at + 1] = name .. '_sum', gauge[4]
     names[at + 2], added[at + 2] = name .. '_samples', gauge[5]
     names[at + 3], added[at + 3] = name .. '_min', gauge[6]
     names[at + 4], added[at + 4] = name .. '_max', gauge[7]
     at = at + 4
-    state_names[g] = 'latest:' .. name
   end
+  local count = at - base
+  -- The next experiment's names stand in the place of these two.
   names[at + 1], names[at + 2] = 'first_event_at', 'last_updated'
-  local values = hmget(aggregate, names)
+  local values = hmget(aggregate, names, base + 1, at + 2)
   if values.err then
     return conflict(e, aggregate, values.err)
   end
@@ -243,55 +270,50 @@ for e, change in ipairs(plan.experiments) do
       return conflict(e, raw_events, length.err)
     end
   end
-  local known = {}
-  if #gauges > 0 then
-    known = hmget(fold_state, state_names)
+  local known
+  if gauges[1] then
+    local latest = {}
+    for g, gauge in ipairs(gauges) do
+      latest[g] = 'latest:' .. gauge[1]
+    end
+    known = hmget(fold_state, latest, 1, #latest)
     if known.err then
       return conflict(e, fold_state, known.err)
     end
   end
-  local fields -- in use, counted when the first new name comes
-  local missing = {} -- the places in `names` of what there is no room for
-  local function room(place, needed)
-    fields = fields or math.max(3, redis.call('HLEN', aggregate))
-    if fields + needed > plan.max_fields then
-      for n = place, place + (needed == 1 and 0 or 3) do
-        missing[n] = true
-      end
-      return false
-    end
-    fields = fields + needed
-    return true
-  end
+  fields = nil
+  local write = {aggregate = aggregate, raw_events = raw_events, fold_state = fold_state, base = base, count = count,
+    sums = sums, missing = nil, set_from = set_to + 1, set_to = 0, state_from = state_from, state_to = 0}
 
   local events = values[1] and plus(values[1], change.events) or not values[1] and change.events
-  if not events or values[1] and find(events, '.', 1, true) then
+  if not events or type(events) == 'string' and find(events, '.', 1, true) then
     return {'conflict', e, aggregate, 'events_total is not a whole number'}
   end
-  local set, state, n = {'events_total', events}, {}, 2
-  local first, last = values[at + 1], values[at + 2]
+  sets[set_to + 1], sets[set_to + 2] = 'events_total', events
+  set_to = set_to + 2
+  local first, last = values[count + 1], values[count + 2]
   if not first or change.first < first then
-    set[n + 1], set[n + 2] = 'first_event_at', change.first
-    n = n + 2
+    sets[set_to + 1], sets[set_to + 2] = 'first_event_at', change.first
+    set_to = set_to + 2
   end
-  if not last or change.last > last then
-    set[n + 1], set[n + 2] = 'last_updated', change.last
-    n = n + 2
+  local newest = change.last or change.first
+  if not last or newest > last then
+    sets[set_to + 1], sets[set_to + 2] = 'last_updated', newest
+    set_to = set_to + 2
   end
-  local sums = 1 + #counters / 2
   for place = 2, sums do
-    local sum, before = added[place], values[place]
+    local name, sum, before = names[base + place], added[base + place], values[place]
     if before then
       sum = plus(before, sum)
       if not sum then
-        return {'conflict', e, aggregate, names[place] .. ' is not a number'}
+        return {'conflict', e, aggregate, name .. ' is not a number'}
       end
-    elseif not room(place, 1) then
-      refused[#refused + 1], sum = {e, names[place]:sub(1, -7)}, nil
+    elseif not room(write, place, 1, 1) then
+      refused[#refused + 1], sum = {e, name:sub(1, -7)}, nil
     end
     if sum then
-      set[n + 1], set[n + 2] = names[place], sum
-      n = n + 2
+      sets[set_to + 1], sets[set_to + 2] = name, sum
+      set_to = set_to + 2
     end
   end
   for g, gauge in ipairs(gauges) do
@@ -299,36 +321,39 @@ for e, change in ipairs(plan.experiments) do
     local sum, samples = gauge[4], gauge[5]
     local old_sum, old_samples, old_low, old_high =
       values[place], values[place + 1], values[place + 2], values[place + 3]
-    if old_samples or room(place, 5) then
+    if old_samples or room(write, place, 5, 4) then
       sum = old_sum and add(old_sum, sum) or not old_sum and sum
       samples = old_samples and plus(old_samples, samples) or not old_samples and samples
       if not sum or not samples then
         return {'conflict', e, aggregate, gauge[1] .. '_samples or _sum is not a number'}
       end
-      set[n + 1], set[n + 2], set[n + 3], set[n + 4] = names[place], sum, names[place + 1], samples
-      n = n + 4
+      local name = base + place
+      sets[set_to + 1], sets[set_to + 2], sets[set_to + 3], sets[set_to + 4] =
+        names[name], sum, names[name + 1], samples
+      set_to = set_to + 4
       old_low, old_high = old_low and tonumber(old_low), old_high and tonumber(old_high)
       if not old_low or tonumber(gauge[6]) < old_low then
-        set[n + 1], set[n + 2] = names[place + 2], gauge[6]
-        n = n + 2
+        sets[set_to + 1], sets[set_to + 2] = names[name + 2], gauge[6]
+        set_to = set_to + 2
       end
       if not old_high or tonumber(gauge[7]) > old_high then
-        set[n + 1], set[n + 2] = names[place + 3], gauge[7]
-        n = n + 2
+        sets[set_to + 1], sets[set_to + 2] = names[name + 3], gauge[7]
+        set_to = set_to + 2
       end
       -- The latest value is the one latest in the stream, in whatever order workers apply their batches.
       if not known[g] or later(gauge[3], known[g]) then
-        set[n + 1], set[n + 2] = gauge[1] .. '_latest', gauge[2]
-        n = n + 2
-        state[#state + 1], state[#state + 2] = state_names[g], gauge[3]
+        sets[set_to + 1], sets[set_to + 2] = gauge[1] .. '_latest', gauge[2]
+        set_to = set_to + 2
+        states[state_to + 1], states[state_to + 2] = 'latest:' .. gauge[1], gauge[3]
+        state_to = state_to + 2
       end
     else
       refused[#refused + 1] = {e, gauge[1]}
     end
   end
-  names[1], names[at + 1], names[at + 2] = 'events', nil, nil
-  writes[e] = {aggregate = aggregate, raw_events = raw_events, fold_state = fold_state, set = set, state = state,
-    names = names, added = added, sums = sums, missing = missing}
+  names[base + 1] = 'events' -- as windows call it
+  write.set_to, write.state_to, base = set_to, state_to, at
+  writes[e] = write
 end
 
 -- A right may have been taken away since the last batch, and one that is missing half-way would leave sums that are added
@@ -375,16 +400,25 @@ local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local aggregates, touched, unwritten = {}, {}, {}
 
--- What a window gets of an experiment's names: the places of names and what is added to each, without what the
--- aggregate has no room for.
+-- What is in hand of one window; the rows are used again for the next.
+local window_names, window_values, window_places, window_set = {}, {}, {}, {}
+
+-- What a window gets of an experiment's names, where that is not all: how many, their names, what is added, and their places.
 local function share(write, window)
-  local places, values, n = {1}, {window[2]}, 1
+  local n = 0
   local function give(place, value)
-    if not write.missing[place] then
+    if not (write.missing and write.missing[place]) then
       n = n + 1
-      places[n], values[n] = place, value
+      window_names[n], window_values[n], window_places[n] = names[write.base + place], value, place
     end
   end
+  if not window[2] then
+    for place = 1, write.count do
+      give(place, added[write.base + place])
+    end
+    return n
+  end
+  give(1, window[2])
   for c = 1, #window[3], 2 do
     give(1 + window[3][c], window[3][c + 1])
   end
@@ -393,40 +427,23 @@ local function share(write, window)
       give(write.sums + 4 * gauge[1] + part - 5, gauge[part])
     end
   end
-  return places, values
-end
-
-local function every(write)
-  local places, values = {}, {}
-  for place, value in ipairs(write.added) do
-    if not write.missing[place] then
-      places[#places + 1], values[#values + 1] = place, value
-    end
-  end
-  return places, values
+  return n
 end
 
 -- Nothing here may end the script half-way: what is wrong with a window is said, and the window goes without.
 local function add_window(key, window, write)
-  local names, values, places = write.names, write.added, nil
-  if window[2] or next(write.missing) then
-    if window[2] then
-      places, values = share(write, window)
-    else
-      places, values = every(write)
-    end
-    names = {}
-    for i, place in ipairs(places) do
-      names[i] = write.names[place]
-    end
+  local its_names, values, places, before_first, count = names, added, nil, write.base, write.count
+  if window[2] or write.missing then
+    its_names, values, places, before_first = window_names, window_values, window_places, 0
+    count = share(write, window)
   end
-  local known = hmget(key, names)
+  local known = hmget(key, its_names, before_first + 1, before_first + count)
   if known.err then
     return known.err
   end
-  local set, n, sums, problem = {}, 0, write.sums, nil
-  for i, value in ipairs(values) do
-    local before = known[i]
+  local n, sums, problem = 0, write.sums, nil
+  for i = 1, count do
+    local value, before = values[before_first + i], known[i]
     if before then
       local place = places and places[i] or i
       local part = place > sums and (place - sums) % 4 or 2
@@ -441,15 +458,15 @@ local function add_window(key, window, write)
         end
       end
       if value == nil then
-        problem = names[i] .. ' is not a number'
+        problem = its_names[before_first + i] .. ' is not a number'
       end
     end
     if value then
-      set[n + 1], set[n + 2] = names[i], value
+      window_set[n + 1], window_set[n + 2] = its_names[before_first + i], value
       n = n + 2
     end
   end
-  hset(key, set)
+  hset(key, window_set, 1, n)
   if not known[1] then
     redis.call('EXPIRE', key, window[1])
   end
@@ -458,8 +475,8 @@ end
 
 for e, change in ipairs(plan.experiments) do
   local write = writes[e]
-  hset(write.aggregate, write.set)
-  hset(write.fold_state, write.state)
+  hset(write.aggregate, sets, write.set_from, write.set_to)
+  hset(write.fold_state, states, write.state_from, write.state_to)
   if change.raw > 0 then
     local length = redis.call('RPUSH', write.raw_events, unpack(ARGV, blob, blob + change.raw - 1))
     if length > plan.max_raw then
@@ -467,7 +484,7 @@ for e, change in ipairs(plan.experiments) do
     end
     blob = blob + change.raw
   end
-  for _, window in ipairs(change.windows) do
+  for _, window in ipairs(change.windows or plan.windows) do
     local problem = add_window(KEYS[next_window], window, write)
     if problem then
       unwritten[#unwritten + 1] = {KEYS[next_window], problem}
@@ -580,4 +597,4 @@ local owed = all_acked and -1 or redis.pcall('HINCRBY', ACCOUNT, 'owed', -n)
 if type(owed) == 'number' and owed < 0 then
   redis.pcall('HSET', ACCOUNT, 'owed', 0)
 end
-return {'applied', aggregates, refused, raised, unwritten, math.floor((os.clock() - began) * 1e6)}
+return {'applied', aggregates, refused, raised, unwritten, clock and math.floor((clock() - began) * 1e6) or -1}
