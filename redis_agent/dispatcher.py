@@ -110,7 +110,7 @@ class Dispatcher:
                 if left:
                     waiting = await self._delivery.take_over(_READ_COUNT)
                 else:
-                    waiting = await self._delivery.read_and_take_over(count=_READ_COUNT, block_ms=_BLOCK_MS)
+                    waiting = await self._delivery.read(count=_READ_COUNT, block_ms=_BLOCK_MS)
                 left = bool(waiting)
                 await self._analyses.see(waiting)
                 if waiting and self._durability.waits and await self._durability.reached() is None:

@@ -168,15 +168,10 @@ class Delivery:
                 return alerts
 
     async def read(self, *, count: int, block_ms: int) -> list[OutboxEntry]:
-        """Alerts not read yet, oldest first, which are pending from then on; empty when the block ends without any."""
-        reply = await self._reader.execute_command(
-            "XREADGROUP", "GROUP", keys.DISPATCHER_GROUP, self._consumer,
-            "COUNT", count, "BLOCK", block_ms, "STREAMS", keys.OUTBOX, ">",
-        )  # fmt: skip
-        return _alerts(reply[0][1]) if reply else []
+        """Take what nobody has read yet, and return the oldest that are pending then, as `take_over` does.
 
-    async def read_and_take_over(self, *, count: int, block_ms: int) -> list[OutboxEntry]:
-        """`read`, and at once `take_over`, in one round trip; empty when the block ends without any."""
+        Empty when the block ends without any.
+        """
         async with self._reader.pipeline(transaction=False) as pipe:
             pipe.execute_command(
                 "XREADGROUP", "GROUP", keys.DISPATCHER_GROUP, self._consumer,
