@@ -191,8 +191,11 @@ class Analyses:
             self._seen_to = entries[-1].id
 
     async def _begin_new(self, new: Sequence[tuple[OutboxEntry, Told]], now: float) -> None:
-        """Begin with these; what is kept of them from before is read while the facts are."""
-        asked = asyncio.create_task(self._kept.of([entry.id for entry, _ in new]))  # noqa: RUF006 - awaited below
+        """Begin with these; what is kept of a few from before is read while their facts are."""
+        asked = asyncio.create_task(self._kept.of([entry.id for entry, _ in new]))
+        if len(new) > _KEPT_AT_ONCE:
+            # Left behind by another dispatcher, most likely with their analyses.
+            await asyncio.wait({asked})
         for entry, about in new:
             known = _Known(json.loads(entry.data), about.experiment_id, now, now + self._deadline_seconds)
             known.making = asyncio.create_task(self._make(entry.id, known, asked))

@@ -164,12 +164,13 @@ class Reader:
 
     async def _read_history(self) -> list[dict[str, Any]]:
         entries = await self._inspection.newest_alerts(_HISTORY)
-        known, self._alerts = self._alerts, {}
+        alerts: dict[tuple[str, str], dict[str, Any] | None] = {}
         for n, entry in enumerate(entries):
             if n % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
-            self._alerts[entry] = known[entry] if entry in known else _alert_of(entry[1])
-        return [alert for alert in self._alerts.values() if alert is not None]
+            alerts[entry] = self._alerts[entry] if entry in self._alerts else _alert_of(entry[1])
+        self._alerts = alerts
+        return [alert for alert in alerts.values() if alert is not None]
 
 
 def _shared(reading: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
