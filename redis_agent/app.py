@@ -36,7 +36,7 @@ from redis_agent.config import Settings
 from redis_agent.criteria import CriterionKind
 from redis_agent.dispatcher import Dispatcher
 from redis_agent.endpoint import Endpoint
-from redis_agent.errors import RedisAccessError
+from redis_agent.errors import PartitionsError, RedisAccessError
 from redis_agent.examiner import Examiner
 from redis_agent.folding import Folding
 from redis_agent.holding import Holding
@@ -103,6 +103,8 @@ _PAGE_DEFINITIONS_SECONDS = 5.0
 _LEAST_ALIVE_SECONDS = 3.0
 # Clients that were made meanwhile are looked for this often.
 _FOLLOW_SECONDS = 0.5
+# How often it is looked at whether there are as many partitions as at the start.
+_PARTITIONS_SECONDS = 1.0
 # What is known of the series of an experiment that is not examined any more goes after so long.
 _ANOMALIES_TTL_SECONDS = 30 * 86_400
 
@@ -164,10 +166,11 @@ async def run(settings: Settings, *, roles: frozenset[str], stop: asyncio.Event 
             endpoint = _endpoint(parts, runs)
             await endpoint.start()
             serving.push_async_callback(endpoint.stop)
-            if not await _redis_answers(parts, roles, stop):
+            roster = Roster(parts.client, name=parts.name, owner=parts.owner, roles=roles, telemetry=parts.telemetry)
+            if not await _redis_answers(parts, roster, roles, stop):
                 return 0
             logger.info("started", roles=sorted(roles), name=parts.name, redis=settings.address_shown)
-            code = await _run_until_stopped(runs, parts, roles, stop)
+            code = await _run_until_stopped(runs, parts, roster, stop)
         logger.info("stopped", exit_code=code)
         return code
 
@@ -342,12 +345,15 @@ def _end_hard() -> None:
     os._exit(1)
 
 
-async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Event) -> bool:
+async def _redis_answers(parts: Parts, roster: Roster, roles: frozenset[str], stop: asyncio.Event) -> bool:
     """Wait until Redis answers; False when told to stop before it did.
+
+    In the roster first, and then a look at how many partitions there are: `redis-agent repartition` notes that it
+    changes them and then looks into the roster, so one of the two sees the other.
 
     Raises:
         RedisAccessError: it answers, but does not let us in.
-        PartitionsError: what is there is of another number of partitions.
+        PartitionsError: what is there is of another number of partitions, or that is being changed.
         DurabilityError: it cannot promise the durability asked for.
     """
     logger = log.get("app")
@@ -357,18 +363,19 @@ async def _redis_answers(parts: Parts, roles: frozenset[str], stop: asyncio.Even
         try:
             await parts.client.ping()
             missing = await missing_rights(parts.client) if "worker" in roles else []
-            await parts.partitions.check()
-            for durability in durabilities:
-                await durability.check()
+            if missing:
+                raise RedisAccessError(
+                    f"{parts.settings.address_shown} does not let this user run {', '.join(missing)}"
+                )
+            async with roster.entered():
+                await parts.partitions.check()
+                for durability in durabilities:
+                    await durability.check()
         except (RedisError, OSError) as error:
             if classify(error).remedy is Remedy.FATAL:
                 raise RedisAccessError(f"{parts.settings.address_shown} refuses: {error}") from error
             await recovery.after(error, f"connect to {parts.settings.address_shown}")
         else:
-            if missing:
-                raise RedisAccessError(
-                    f"{parts.settings.address_shown} does not let this user run {', '.join(missing)}"
-                )
             recovery.succeeded()
             await _warn_of_eviction(parts)
             return True
@@ -394,17 +401,25 @@ async def _warn_of_eviction(parts: Parts) -> None:
 async def _run_until_stopped(
     runs: dict[str, Role],
     parts: Parts,
-    roles: frozenset[str],
+    roster: Roster,
     stop: asyncio.Event,
 ) -> int:
-    """Run the roles; a role that dies takes the others down in good order, then the process."""
-    roster = Roster(
-        parts.client,
-        name=parts.name,
-        owner=parts.owner,
-        roles=roles,
-        telemetry=parts.telemetry,
-    )
+    """Run the roles; a role that dies takes the others down in good order, then the process.
+
+    Raises:
+        PartitionsError: the number of partitions was changed meanwhile, as while this process was stopped.
+    """
+    changed: list[PartitionsError] = []
+
+    async def heed_partitions() -> None:
+        while not await sleep_unless(stop, _PARTITIONS_SECONDS):
+            try:
+                await parts.partitions.heed()
+            except PartitionsError as error:
+                changed.append(error)
+                stop.set()
+            except (RedisError, OSError):
+                continue  # said by those who work
 
     async def guarded(run: Run) -> None:
         try:
@@ -418,6 +433,7 @@ async def _run_until_stopped(
                 tasks.create_task(guarded(part.run))
             tasks.create_task(roster.run(stop))
             tasks.create_task(_follow_masters(parts.partitions, stop))
+            tasks.create_task(heed_partitions())
 
     running = asyncio.create_task(everything())
     waiting = asyncio.create_task(stop.wait())
@@ -433,6 +449,8 @@ async def _run_until_stopped(
     left = until - asyncio.get_running_loop().time()
     await parts.tracing.close(min(_EXPORT_SECONDS, max(0.0, left)))
     running.result()
+    for error in changed:
+        raise error
     return 0
 
 

@@ -104,7 +104,8 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="How many streams the events are divided into, each with its experiments. More than one is for a "
-        "Redis Cluster, over which they are spread. Recorded in Redis: docs/cluster.md says how it is changed.",
+        "Redis Cluster, over which they are spread. Recorded in Redis, and changed with `redis-agent repartition` "
+        "(docs/cluster.md).",
     )
     durability: Annotated[Durability, Variable()] = Field(
         "memory",

@@ -6,9 +6,12 @@ worth saying, once: it is nearly always a mistake of deployment.
 """
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from redis_agent import log
 from redis_agent.log import Throttle
@@ -43,6 +46,17 @@ class Roster:
         self._throttle = Throttle(300.0)
         self._namesakes: dict[str, tuple[float, int]] = {}
 
+    @asynccontextmanager
+    async def entered(self) -> AsyncIterator[None]:
+        """In the roster from now on; out of it again when what follows fails."""
+        with contextlib.suppress(ResponseError):
+            await self._beat()  # who may not be in it runs all the same
+        try:
+            yield
+        except BaseException:
+            await self._leave()
+            raise
+
     async def run(self, stop: asyncio.Event) -> None:
         """Stay in the roster until told to stop, then leave it."""
         recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
@@ -53,6 +67,9 @@ class Roster:
             except (RedisError, OSError) as error:
                 await recovery.after(error, "roster")
             await sleep_unless(stop, _BEAT_SECONDS)
+        await self._leave()
+
+    async def _leave(self) -> None:
         try:
             await self._client.zrem(keys.REPLICAS, self._replica)
             await self._client.zrem(keys.OWNERS, self._owner)

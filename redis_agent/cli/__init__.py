@@ -23,6 +23,7 @@ from redis_agent.cli.health import health
 from redis_agent.cli.options import Group, redis_url_option
 from redis_agent.cli.pending import pending
 from redis_agent.cli.publish import publish
+from redis_agent.cli.repartition import repartition
 from redis_agent.cli.replay import replay
 from redis_agent.cli.run import run
 from redis_agent.cli.silence import silence
@@ -31,7 +32,7 @@ from redis_agent.cli.summary import summary
 
 _COMMANDS = (
     run, demo, publish, status, experiments, alerts, pending, dead_letters, check, analyze, summary, silence,
-    replay, health,
+    replay, repartition, health,
 )  # fmt: skip
 
 

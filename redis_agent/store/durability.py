@@ -33,6 +33,8 @@ _LOOK_SECONDS = 30.0
 # sooner than this, in seconds, has not looked.
 _TOO_SOON_SECONDS = 0.3
 _TRIALS = 2
+# The small write that is waited for.
+BARRIER: tuple[str, ...] = ("SET", keys.BARRIER, "1")
 
 
 class Durability:
@@ -42,10 +44,20 @@ class Durability:
         client: for short commands; only one call waits at a time, on a connection of the pool.
         level: what is asked for.
         replicas: with `replica`, how many must have it.
+        barrier: the small write, where it must be to another key.
     """
 
-    def __init__(self, client: Redis, *, level: Level, replicas: int, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        level: Level,
+        replicas: int,
+        telemetry: Telemetry,
+        barrier: tuple[str, ...] = BARRIER,
+    ) -> None:
         self._client = client
+        self._barrier = barrier
         self._level = level
         self._telemetry = telemetry
         self._wait: tuple[str | int, ...] = ("WAIT", replicas, _WAIT_MS)
@@ -89,7 +101,7 @@ class Durability:
             for command in ask:
                 pipe.execute_command(*command)
             if self.waits:
-                pipe.set(keys.BARRIER, "1")
+                pipe.execute_command(*self._barrier)
                 if not self._replies_wait:
                     pipe.execute_command(*self._wait)
             answers: list[Any] = await pipe.execute()
@@ -158,11 +170,11 @@ class Durability:
         """Whether WAITAOF waits: of two writes in a row, the second must wait for the next fsync."""
         for _ in range(_TRIALS):
             async with self._client.pipeline(transaction=False) as pipe:
-                pipe.set(keys.BARRIER, "1")
+                pipe.execute_command(*self._barrier)
                 pipe.execute_command("WAITAOF", 1, 0, 3 * _WAIT_MS)
                 await pipe.execute()
                 began = monotonic()
-                pipe.set(keys.BARRIER, "1")
+                pipe.execute_command(*self._barrier)
                 pipe.execute_command("WAITAOF", 1, 0, 3 * _WAIT_MS)
                 await pipe.execute()
             if monotonic() - began < _TOO_SOON_SECONDS:

@@ -15,7 +15,9 @@ UNDELIVERED = "redis_agent:alerts:undelivered"  # SET of OUTBOX ids given up aft
 NEWEST_SUMMARY = "redis_agent:alerts:newest_summary"  # STRING: OUTBOX id of the newest periodic summary
 ANALYSES = "redis_agent:alerts:analyses"  # HASH OUTBOX id -> JSON of the analysis that is delivered with the alert
 
-PARTITIONS = "redis_agent:partitions"  # STRING, in no namespace: how many partitions there are, where more than one
+# STRING, in no namespace: how many partitions there are, where more than one; while that is changed, also to how many
+PARTITIONS = "redis_agent:partitions"
+ARRIVED = "redis_agent:arrived"  # STRING: while the number of partitions changes, that all of `arriving` is there
 EXPERIMENTS = "redis_agent:experiments"  # ZSET experiment -> ms of its last event
 TOUCHED = "redis_agent:touched"  # HASH, in partitions: experiment -> how often it was changed since it was copied
 FLOOR = "redis_agent:floor"  # STRING: every stream entry up to this id has been applied
@@ -56,6 +58,7 @@ LEASE_DISPATCHER = "redis_agent:lease:dispatcher"  # STRING "token:owner" with a
 AGGREGATE_PREFIX = "metrics_aggregated:"
 EXPERIMENT_PREFIX = "experiments:"
 SILENCE_PREFIX = "redis_agent:silence:"
+ARRIVING_PREFIX = "redis_agent:arriving:"
 ANY_TYPE = "any"
 
 
@@ -71,6 +74,11 @@ def namespace(partition: int) -> str:
 def without_namespace(name: str) -> str:
     """A key as it is named within its partition."""
     return name.partition("}:")[2] if name.startswith("{redis_agent-") else name
+
+
+def arriving(key: str) -> str:
+    """Of the type of the key: what will stand there when the number of partitions has been changed."""
+    return ARRIVING_PREFIX + key
 
 
 def bridge_control(database: int, namespace: str = "") -> str:

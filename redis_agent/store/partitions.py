@@ -5,6 +5,7 @@ its client puts the partition's namespace in front of every key. What belongs to
 Orchestrator reads, has no namespace, and is reached by the wide client.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from redis_agent.store import keys, scripts
 from redis_agent.store.address import Address
 from redis_agent.store.audience import Audience
 from redis_agent.store.client import connect, topology_of, wide_client
+from redis_agent.store.cluster import WideClient
+from redis_agent.store.stream import text
 
 
 def partition_of(experiment_id: str, partitions: int) -> int:
@@ -30,15 +33,65 @@ def partition_of_bytes(data: bytes, partitions: int) -> int:
     return crc32(data) % partitions
 
 
-async def record(client: Redis, partitions: int, *, state: Sequence[str]) -> int:
-    """Record how many partitions there are, unless it is known already (see `lua/partitions.lua`); how many there are.
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is recorded of the number of partitions.
+
+    Attributes:
+        partitions: how many there are; while that is changed, how many there were.
+        becoming: how many there will be; None while that is not changed.
+        settled: whether what is of the new number is complete: then the change can only be ended.
+        token: of who changes it; whoever begins to takes over from who did.
+    """
+
+    partitions: int
+    becoming: int | None = None
+    settled: bool = False
+    token: str = ""
+
+    @classmethod
+    def loads(cls, raw: bytes | str) -> "Recorded":
+        """Read it; what somebody else put there is no number of partitions, 0."""
+        found = _CHANGE.fullmatch(text(raw))
+        if found is None:
+            return cls(int(raw) if raw.isdigit() else 0)
+        return cls(int(found[1]), int(found[2]), found[3] == "settled", found[4])
+
+    def __str__(self) -> str:
+        """As it is recorded."""
+        if self.becoming is None:
+            return str(self.partitions)
+        return f"{self.partitions}>{self.becoming} {'settled' if self.settled else 'copying'} {self.token}"
+
+
+# A record while the number is changed: "4>6 copying 1f9c0a2b".
+_CHANGE = re.compile(r"(\d+)>(\d+) (copying|settled) (\w+)")
+
+
+async def record(client: Redis, partitions: int, *, state: Sequence[str]) -> Recorded:
+    """Record how many partitions there are, unless it is known already (see `lua/partitions.lua`); what is recorded.
 
     Args:
         client: of the whole server, or cluster.
         partitions: how many are asked for.
         state: keys that stand where there is one partition without a namespace.
     """
-    return int(await scripts.run(client, "partitions", [keys.PARTITIONS, *state], [partitions]))
+    return Recorded.loads(await scripts.run(client, "partitions", [keys.PARTITIONS, *state], [partitions]))
+
+
+async def change_record(client: Redis, expected: Recorded | None, new: Recorded | None) -> bool:
+    """Record something else (see `lua/partitions_change.lua`); False where it is not what was expected.
+
+    None is no record.
+    """
+    args = ["" if one is None else str(one) for one in (expected, new)]
+    return bool(await scripts.run(client, "partitions_change", [keys.PARTITIONS], args))
+
+
+def recorded_again(recorded: Recorded | None) -> tuple[str, ...]:
+    """The command that writes what is recorded once more, unless it is something else by now."""
+    value = "" if recorded is None else str(recorded)
+    return ("EVAL", scripts.source("partitions_change"), "1", keys.PARTITIONS, value, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +121,7 @@ class Partitions:
     def __init__(self, address: Address, count: int, *, name: str) -> None:
         self._address = address
         self._name = name
+        self._may_ask = True
         self._opened: list[Redis] = []
         self._readers: dict[tuple[int, str], Redis] = {}
         self._audiences: dict[str, Audience] = {}
@@ -145,7 +199,7 @@ class Partitions:
             RedisError, OSError: as the server or the connection reports it.
         """
         if self.plain:
-            recorded = await self._recorded() or 1
+            recorded = await self.recorded() or Recorded(1)
         else:
             recorded = await record(self.wide, len(self.all), state=self._state)
         self._agree(recorded)
@@ -156,31 +210,57 @@ class Partitions:
         Raises:
             PartitionsError, RedisError, OSError: as `check`.
         """
-        recorded = await self._recorded()
+        recorded = await self.recorded()
         if recorded is None and self._state and not self.plain and await self.wide.exists(*self._state):
-            recorded = 1
-        self._agree(recorded or len(self.all))
+            recorded = Recorded(1)
+        self._agree(recorded or Recorded(len(self.all)))
+
+    async def heed(self) -> None:
+        """As `compare`, for who has begun: what is not recorded says nothing any more.
+
+        Raises:
+            PartitionsError, RedisError, OSError: as `check`.
+        """
+        recorded = await self.recorded()
+        if recorded is not None:
+            self._agree(recorded)
 
     @property
     def _state(self) -> Sequence[str]:
         """Keys that stand where one partition without a namespace has state."""
         return [] if self._address.cluster else [keys.STREAM, keys.FLOOR]
 
-    def _agree(self, recorded: int) -> None:
-        if recorded != len(self.all):
+    def _agree(self, recorded: Recorded) -> None:
+        there = recorded.partitions
+        if recorded.becoming is not None:
             raise PartitionsError(
-                f"the state in Redis is of {recorded} partition{'' if recorded == 1 else 's'}, and "
-                f"REDIS_AGENT_PARTITIONS is {len(self.all)}: set it to {recorded}, or see "
-                "docs/cluster.md for how their number is changed"
+                f"the number of partitions is being changed from {there} to {recorded.becoming}: "
+                f"`redis-agent repartition --to {recorded.becoming}` ends that"
+                + ("" if recorded.settled else f", `--to {there}` takes it back")
+            )
+        if there != len(self.all):
+            raise PartitionsError(
+                f"the state in Redis is of {there} partition{'' if there == 1 else 's'}, and "
+                f"REDIS_AGENT_PARTITIONS is {len(self.all)}: set it to {there}, or change their number with "
+                f"`redis-agent repartition --to {len(self.all)}` (docs/cluster.md)"
             )
 
-    async def _recorded(self) -> int | None:
+    async def recorded(self) -> Recorded | None:
         """What was recorded by those who share the server; with one partition nothing is."""
+        if not self._may_ask:
+            return None
         try:
             value: Any = await self.wide.get(keys.PARTITIONS)
         except NoPermissionError:
-            return None  # a user whose rights were given before there were partitions
-        return int(value) if value and value.isdigit() else None
+            self._may_ask = False  # a user whose rights were given before there were partitions
+            return None
+        found = Recorded.loads(value or b"")
+        return found if found.partitions else None
+
+    async def node_of_record(self) -> Redis:
+        """A client of the server on which the number of partitions is recorded."""
+        wide = self.wide
+        return await wide.node_of(("GET", keys.PARTITIONS)) if isinstance(wide, WideClient) else wide
 
     def audience(self, channel: str) -> Audience | None:
         """Who listens to a channel in a cluster; None on one server, where the reply of PUBLISH says it."""

@@ -25,6 +25,7 @@ NAMES = [
     "summary",
     "silence",
     "replay",
+    "repartition",
     "health",
 ]
 

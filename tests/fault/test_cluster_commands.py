@@ -6,16 +6,20 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import redis.asyncio
 from click.testing import CliRunner
 from redis.exceptions import RedisError
 
 from redis_agent.cli import main
 from redis_agent.clock import Clock
+from redis_agent.config import load_settings
 from redis_agent.maturity import Maturity
 from redis_agent.overview import KnownExperiments
 from redis_agent.page.document import Document
+from redis_agent.repartition import Report, repartition
 from redis_agent.store import keys
+from redis_agent.store.address import Address, host_ports
 from redis_agent.store.audience import Audience
 from redis_agent.store.lease import Lease
 from redis_agent.store.outbox import Delivery, Outbox, Raise
@@ -200,6 +204,55 @@ async def test_publish_knows_who_listens_on_any_node(cluster: Cluster, partition
         said = await command(cluster, "publish", "--experiment", "e", "--event", "sent")
         assert said == {"published": 1, "receivers": 1, "unheard": 0}
         await eventually(lambda: len(heard) == 1)
+
+
+class StoppedError(Exception):
+    """Ends a command in the middle."""
+
+
+async def test_number_of_partitions_is_changed_through_interruptions_and_failovers(
+    cluster: Cluster, partitions: Partitions
+) -> None:
+    """With the durability of replicas, what a failover forgets is nothing that the next step relied on."""
+    await partitions.check()
+    experiments = [f"exp-{n}" for n in range(24)]
+    for n, one in enumerate(experiments):
+        client = partitions.of(one).client
+        data = json.dumps({"experiment_id": one, "event": "sent"})
+        await client.xadd(keys.STREAM, {"data": data})
+        await client.xadd(keys.DEAD_LETTERS, {"data": data, "reason": "test"})
+        await client.hset(keys.aggregate(one), mapping={"sent_count": n, "events_total": n})
+        await client.set(keys.cooldown(one, "error", "f"), one, ex=600)
+        await client.zadd(keys.EXPERIMENTS, {one: n})
+    for partition in partitions.all:
+        await partition.client.xgroup_create(keys.STREAM, keys.GROUP, id="$", mkstream=True)
+    nodes = {"REDIS_AGENT_CLUSTER_NODES": cluster.seeds, "REDIS_AGENT_DURABILITY": "replica"}
+    settings = load_settings({"REDIS_URL": "redis://ignored", **nodes})
+
+    async def changed(until: str) -> Report:
+        def say(line: str) -> None:
+            if line == until:
+                raise StoppedError
+
+        return await repartition(settings, 3, dry_run=False, say=say)
+
+    for until in ("comparing", "deleting what is left"):
+        with pytest.raises(StoppedError):
+            await changed(until)
+        await cluster.fail_over(cluster.primary_of(slot_of(keys.namespace(1))))
+    report = await changed("")
+
+    assert (report.outcome, report.experiments, report.events, report.dead_letters) == ("changed", 24, 24, 24)
+    three = Partitions(Address("redis://ignored", cluster=host_ports(cluster.seeds)), 3, name="test")
+    await three.check()
+    for n, one in enumerate(experiments):
+        client = three.of(one).client
+        assert await client.hgetall(keys.aggregate(one)) == {b"sent_count": b"%d" % n, b"events_total": b"%d" % n}
+        assert 0 < await client.pttl(keys.cooldown(one, "error", "f")) <= 600_000
+        assert await client.zscore(keys.EXPERIMENTS, one) == n
+    for partition in partitions.all[3:]:
+        assert [key async for key in partition.client.scan_iter()] == []
+    await three.aclose()
 
 
 async def test_status_shows_the_rest_while_a_whole_shard_is_gone(cluster: Cluster, partitions: Partitions) -> None:

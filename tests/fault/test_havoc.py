@@ -27,6 +27,7 @@ NOT_SENT = {
         ("projection_read", "projection_done", "project_aggregate", "project_list"),
         "only where there is more than one partition: tests/store/test_projections.py",
     ),
+    **dict.fromkeys(("partitions_change", "arrive"), "a command: tests/integration/test_repartition.py"),
     "partitions": "only where there is more than one: tests/store/test_partitions.py",
     "llm_admit": "there is no key here; a call that was admitted and not made is one less in its minute, no more",
     "llm_settle": "there is no key here; an outcome counted twice opens a circuit sooner, or adds tokens to a count",

@@ -19,6 +19,7 @@ from redis_agent.store import keys, scripts
 from redis_agent.store.aggregates import Aggregates, DerivedUpdate
 from redis_agent.store.anomalies import Anomalies, Examined, Tell
 from redis_agent.store.dead_letters import DeadLetters
+from redis_agent.store.division import arrive
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.housekeeping import Housekeeping, trim
 from redis_agent.store.inspection import Inspection
@@ -37,7 +38,7 @@ from redis_agent.store.outbox import (
     Raise,
     StateChange,
 )
-from redis_agent.store.partitions import record
+from redis_agent.store.partitions import Partition, Recorded, change_record, record
 from redis_agent.store.projections import Projections
 from redis_agent.store.spending import Spending
 from redis_agent.store.stream import Applied, Batch, EventStream, ExperimentUpdate
@@ -191,7 +192,10 @@ async def run_every_wrapper(raw: Redis) -> None:
     assert await spending.admit() is None
     await spending.settle("ok", tokens_in=1)
     assert (await Inspection(raw).snapshot(["e"], with_unapplied=True)).delivered == entry.id
-    assert await record(raw, 8, state=[keys.OWNERS]) == 8
+    assert await record(raw, 8, state=[keys.OWNERS]) == Recorded(8)
+    assert await change_record(raw, Recorded(8), Recorded(8, 6, token="a"))
+    assert await change_record(raw, Recorded(8, 6, token="a"), Recorded(8))
+    assert not await arrive(Partition(0, namespace_of(raw), raw))
     assert await agree_on_node(raw, before="", wanted="a") == "a"
     await raw.hset(keys.TOUCHED, "e", "1")
     assert await Projections(raw, raw, max_raw=10).project(["e"]) == {"e"}
