@@ -192,7 +192,7 @@ class Analyses:
 
     async def _begin_new(self, new: Sequence[tuple[OutboxEntry, Told]], now: float) -> None:
         """Begin with these; what is kept of a few from before is read while their facts are."""
-        asked = asyncio.create_task(self._kept.of([entry.id for entry, _ in new]))
+        asked = asyncio.create_task(self._kept.of([entry.id for entry, _ in new]))  # noqa: RUF006 - awaited below
         if len(new) > _KEPT_AT_ONCE:
             # Left behind by another dispatcher, most likely with their analyses.
             await asyncio.wait({asked})
