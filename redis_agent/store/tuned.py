@@ -167,6 +167,7 @@ class Tuned(AbstractConnection):
         if self._timer is not None:
             self._timer.cancel()  # of another event loop, perhaps
             self._timer = None
+        self._held = NOT_ENOUGH_DATA
         sock = self._writer.get_extra_info("socket") if self._writer is not None else None
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
