@@ -176,13 +176,23 @@ class Crossing:
     @property
     def alert_type(self) -> AlertType:
         """The type of its alert."""
-        return AlertType.SUCCESS if self.kind == "success" else AlertType.FAILURE
+        return threshold_type(self.kind)
 
     @property
     def severity(self) -> Severity:
-        """How much it matters; an early one is one severity lower."""
-        severity = Severity.INFO if self.kind == "success" else Severity.HIGH
-        return _LOWER.get(severity, severity) if self.early else severity
+        """How much it matters."""
+        return threshold_severity(self.kind, early=self.early)
+
+
+def threshold_type(kind: str) -> AlertType:
+    """The type of an alert about a criterion of success or failure."""
+    return AlertType.SUCCESS if kind == "success" else AlertType.FAILURE
+
+
+def threshold_severity(kind: str, *, early: bool) -> Severity:
+    """How much it matters that a criterion is met; an early one is one severity lower."""
+    severity = Severity.INFO if kind == "success" else Severity.HIGH
+    return _LOWER.get(severity, severity) if early else severity
 
 
 def threshold_alert(
@@ -467,5 +477,6 @@ def short_hash(what: str) -> str:
 def cut(what: str, limit: int) -> str:
     """A text with at most `limit` characters, on one line, without characters that JSON or a terminal stumbles over."""
     line = " ".join(what.encode("utf-8", "replace").decode().split())
-    line = "".join(c for c in line if c.isprintable())
+    if not line.isprintable():
+        line = "".join(c for c in line if c.isprintable())
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -20,6 +20,8 @@ _MEMORY: Final = 10_000
 _UNSUPPORTED: Final = "criterion_unsupported"
 # Of a criterion that is not understood so many characters are said.
 _SHOWN: Final = 200
+# Definitions that are looked at before others in the process get their turn.
+_SLICE: Final = 32
 # What is too large to be read is not fetched again within this time.
 _TOO_LARGE_SECONDS: Final = 30.0
 
@@ -61,7 +63,9 @@ class Catalogue:
         now = asyncio.get_running_loop().time()
         wanted = [i for i in ids if self._fresh.get(i, now) <= now]
         if wanted:
-            for experiment_id, definition in (await self._definitions.read(wanted)).items():
+            for n, (experiment_id, definition) in enumerate((await self._definitions.read(wanted)).items()):
+                if n % _SLICE == _SLICE - 1:
+                    await asyncio.sleep(0)
                 await self._understand(experiment_id, definition)
                 if definition.too_large:
                     self._fresh[experiment_id] = now + max(self._ttl_seconds, _TOO_LARGE_SECONDS)
@@ -76,9 +80,14 @@ class Catalogue:
         self._forget_oldest()
         return known
 
-    def defines(self, experiment_id: str) -> bool:
-        """Whether it was defined when it was last looked up."""
-        return experiment_id in self._parsed and self._parsed[experiment_id][1] is not None
+    def may_define(self, experiment_id: str) -> bool:
+        """Whether it was defined when it was last looked up, if it ever was."""
+        return experiment_id not in self._parsed or self._parsed[experiment_id][1] is not None
+
+    def may_judge(self, experiment_id: str) -> bool:
+        """Whether it had criteria when it was last looked up, if it ever was."""
+        known = self._parsed.get(experiment_id)
+        return known is None or (known[1] is not None and known[1].judged)
 
     async def _understand(self, experiment_id: str, definition: Definition) -> None:
         """Parse what has changed, and say what is wrong with it."""

@@ -92,6 +92,8 @@ class Dispatcher:
     async def _deliver_all(self, stop: asyncio.Event) -> None:
         recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
         group_known = False
+        # Whether there may be alerts that were read and are not delivered.
+        left = True
         while not stop.is_set():
             self._liveness.beat("dispatcher")
             lease = self._leadership.value
@@ -104,32 +106,35 @@ class Dispatcher:
                 if not group_known:
                     self._say_lost(await self._delivery.ensure_group())
                     await self._analyses.begin()
-                    group_known = True
-                waiting = await self._delivery.take_over(_READ_COUNT)
+                    group_known, left = True, True
+                if left:
+                    waiting = await self._delivery.take_over(_READ_COUNT)
+                else:
+                    waiting = await self._delivery.read(count=_READ_COUNT, block_ms=_BLOCK_MS)
+                left = bool(waiting)
                 await self._analyses.see(waiting)
                 if waiting and self._durability.waits and await self._durability.reached() is None:
                     continue
                 if waiting:
-                    await self._deliver_in_order(lease, waiting, stop)
-                else:
-                    await self._delivery.read(count=_READ_COUNT, block_ms=_BLOCK_MS)
+                    delivered = await self._deliver_in_order(lease, waiting, stop)
+                    left = not delivered or len(waiting) == _READ_COUNT
                 recovery.succeeded()
             except (RedisError, OSError) as error:
                 # A reply may be lost: what is still pending says what was not delivered.
                 group_known = False
                 await recovery.after(error, "deliver")
 
-    async def _deliver_in_order(self, lease: str, waiting: list[OutboxEntry], stop: asyncio.Event) -> None:
-        """Deliver these alerts, oldest first, as long as the lease is ours."""
+    async def _deliver_in_order(self, lease: str, waiting: list[OutboxEntry], stop: asyncio.Event) -> bool:
+        """Deliver these alerts, oldest first, as long as the lease is ours; whether that was so for all of them."""
         wait = _OFFER_SECONDS[0]
         for entry in waiting:
             about = told(entry.data)
             span: Span | None = None
             while not stop.is_set() and self._leadership.value == lease:
                 self._liveness.beat("dispatcher")
-                await self._analyses.look_ahead()
                 data = await self._analyses.ready(entry, wait_seconds=_TURN_SECONDS)
                 if data is None:
+                    await self._analyses.look_ahead()
                     continue
                 span = span or self._tracing.begin(Step.DELIVER, entry.trace, entry_id=entry.id)
                 outcome = await self._delivery.deliver(
@@ -142,7 +147,7 @@ class Dispatcher:
                 )
                 if outcome == FENCED:
                     self._leadership.lose("fenced")
-                    return
+                    return False
                 if outcome != 0:
                     wait = _OFFER_SECONDS[0] if outcome > 0 else wait
                     self._analyses.forget(entry.id)
@@ -150,10 +155,12 @@ class Dispatcher:
                     break
                 if self._throttle.due("nobody_listens", asyncio.get_running_loop().time()):
                     self._log.warning("nobody_listens", oldest=entry.id, at_least=len(waiting))
+                await self._analyses.look_ahead()
                 await sleep_unless(stop, wait)
                 wait = min(2 * wait, _OFFER_SECONDS[1])
             else:
-                return
+                return False
+        return True
 
     def _say_lost(self, created: Created | None) -> None:
         if created is not None and created.lost:

@@ -310,6 +310,7 @@ def judge(
     min_samples: int = 20,
     final: bool = False,
     mature: Mapping[str, str] | None = None,
+    metrics: Metrics | None = None,
 ) -> list[Verdict]:
     """Judges every criterion on an aggregate; whatever the fields hold, nothing is raised.
 
@@ -321,11 +322,12 @@ def judge(
         min_samples: Trials from which a rate counts as early.
         final: Values are final; a completed experiment's always are.
         mature: The same fields without what is too young to have succeeded; None where all is old enough.
+        metrics: The fields as this experiment reads them (see ``metrics_of``); None makes it of them.
 
     Returns:
         A verdict for each criterion, in their order.
     """
-    metrics = Metrics.from_hash(fields, experiment.specs)
+    metrics = metrics or metrics_of(experiment, fields)
     old_enough = None if mature is None else Metrics.from_hash(mature, experiment.specs)
     started_at = experiment.created_at or parse_moment(fields.get("first_event_at"))
     final = final or experiment.finished
@@ -369,13 +371,21 @@ def _bound(verdict: Verdict) -> tuple[CriterionKind, str, str, float] | None:
     return verdict.kind, name_key(evaluation.metric), evaluation.operator[0], float(f"{evaluation.threshold:.9g}")
 
 
-def derived(experiment: Experiment, fields: Mapping[str, str]) -> dict[str, str]:
+def metrics_of(experiment: Experiment, fields: Mapping[str, str]) -> Metrics:
+    """An aggregate hash as an experiment reads it: to be shared by all that is asked of it at that moment."""
+    return Metrics.from_hash(fields, experiment.specs)
+
+
+def derived(experiment: Experiment, metrics: Metrics) -> dict[str, str]:
     """The formula metrics whose value is known, as fields for the aggregate hash.
+
+    Args:
+        experiment: Whose.
+        metrics: Its aggregate as it reads it (see ``metrics_of``).
 
     Returns:
         Decimal text by the metric's plain name; never a name that events' own fields could have.
     """
-    metrics = Metrics.from_hash(fields, experiment.specs)
     values: dict[str, str] = {}
     for spec in experiment.metrics:
         if spec.formula is None or is_base_field(spec.name):

@@ -22,7 +22,8 @@ from redis_agent.telemetry import Telemetry
 # What is in hand is looked at this often within the idle time, and renewed when it was not for as long: so an entry is
 # never idle for more than two of these.
 _PARTS = 5
-# Entries asked for when nothing is known about their size, and at least, where their size allows it.
+# Entries asked for when nothing is known about their size, and at least, where their size allows it. Who finds so many
+# does not keep up with them one by one.
 _FIRST_COUNT = 16
 # A batch larger than the second number is asked for only while applying it takes the server less than the first, in
 # seconds of its CPU time: it does nothing else meanwhile.
@@ -79,6 +80,8 @@ class Holding:
         self._mean_size = 0.0
         self._mean_seconds = 0.0
         self._last_read = 0
+        self._asked = 0
+        self._behind = False
         self._finished = asyncio.Event()
 
     def count(self) -> int:
@@ -93,11 +96,13 @@ class Holding:
             count = min(count, int(self._batch_bytes / self._mean_size))
         if self._mean_seconds:
             count = min(count, max(_ALWAYS_COUNT, int(_APPLY_SECONDS / self._mean_seconds)))
-        return max(1, min(count, self._batch_size))
+        self._asked = max(1, min(count, self._batch_size))
+        return self._asked
 
     def take(self, entries: Sequence[StreamEntry], *, new: bool = False) -> list[Chunk]:
         """What was just read is in hand: as chunks within the bound of bytes."""
         self._last_read = len(entries)
+        self._behind = len(entries) >= min(self._asked, _FIRST_COUNT)
         if not entries:
             return []
         now = asyncio.get_running_loop().time()
@@ -147,10 +152,13 @@ class Holding:
             await first_of(self._finished, stop)
 
     async def rest(self, stop: asyncio.Event, seconds: float) -> None:
-        """Wait so long, but no longer than something is in hand, nor once told to stop."""
+        """Wait so long, but no longer than this worker is behind, nor once told to stop.
+
+        It is behind while reads find more than a few entries, or all that they ask for, and these are in hand.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._chunks and not stop.is_set():
+                while self._chunks and self._behind and not stop.is_set():
                     self._finished.clear()
                     await first_of(self._finished, stop)
 

@@ -5,6 +5,7 @@ applied whether or not its experiments can be judged, and what a crash leaves un
 """
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from redis_agent.aggregate import events_total
 from redis_agent.alerts import Crossing, FinalVerdict
 from redis_agent.catalogue import Catalogue
 from redis_agent.clock import Clock
-from redis_agent.criteria import Evaluation
+from redis_agent.criteria import Evaluation, Metrics
 from redis_agent.events import COMPLETED_EVENT, RUN_COMPLETED_EVENT, MetricEvent, read
 from redis_agent.experiments import Experiment, Verdict
 from redis_agent.lifecycle import Level
@@ -28,7 +29,7 @@ from redis_agent.store.aggregates import Aggregates, DerivedUpdate
 from redis_agent.store.failures import Remedy, classify
 from redis_agent.store.recovery import Recovery
 from redis_agent.telemetry import Liveness, Telemetry
-from redis_agent.telling import Finding, Teller
+from redis_agent.telling import Finding, States, Teller
 from redis_agent.tracing import OFF, Span, Step, Tracing
 
 _T = TypeVar("_T")
@@ -38,7 +39,9 @@ _NEWEST_EVENTS = 50
 # Judging rests this many times as long as the process worked meanwhile.
 _REST = 4.0
 # Experiments judged before others in the process get their turn.
-_SLICE = 16
+_SLICE = 4
+# With nothing to judge, it says this often that it lives.
+_LOOK_SECONDS = 1.0
 # Bounds of what is remembered between batches; beyond it is forgotten and read again.
 _MEMORY = 10_000
 
@@ -139,11 +142,11 @@ class Judge:
     # After every batch -------------------------------------------------------------------------------------
 
     def wants(self, experiment_id: str) -> bool:
-        """Whether its aggregate is of use at once: it is defined, and nothing is being judged.
+        """Whether its aggregate is of use at once: it is defined as far as is known, and nothing is being judged.
 
         Of most batches under load it is not: then one reading, when its turn comes, stands for all of them.
         """
-        return self._idle and self._catalogue.defines(experiment_id)
+        return self._idle and self._catalogue.may_define(experiment_id)
 
     def submit(self, aggregates: Mapping[str, dict[str, str] | None], at_ms: int, traces: Mapping[str, str]) -> None:
         """Have these experiments judged soon; newer aggregates replace older ones not judged yet.
@@ -172,21 +175,33 @@ class Judge:
             stop: ends it.
             rest: waits until told to stop or so many seconds, or while there is other work.
         """
+        waking = asyncio.create_task(self._wake(stop))
+        try:
+            await self._judge_all(stop, rest)
+        finally:
+            waking.cancel()
+
+    async def _wake(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._posted.set()
+
+    async def _judge_all(self, stop: asyncio.Event, rest: Callable[[asyncio.Event, float], Awaitable[None]]) -> None:
         recovery = Recovery(log=self._log, telemetry=self._telemetry, stop=stop)
         while self._mailbox or not stop.is_set():
             self._liveness.beat("worker.judge")
             if not self._mailbox:
                 self._posted.clear()
                 self._idle = True
-                waits = [asyncio.ensure_future(e.wait()) for e in (stop, self._posted)]
-                await asyncio.wait(waits, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
-                for wait in waits:
-                    wait.cancel()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await self._posted.wait()
                 continue
             waiting, self._mailbox, self._idle = self._mailbox, {}, False
             worked = time.thread_time()
             try:
-                await self.judge(await self._items(waiting))
+                # Asked for now, and needed last: the answer comes while the rest is done.
+                states = self._ask_states([i for i in waiting if self._catalogue.may_judge(i)])
+                await self.judge(await self._items(waiting), states=states)
                 recovery.succeeded()
             except (RedisError, OSError) as error:
                 for experiment_id, item in waiting.items():
@@ -211,34 +226,55 @@ class Judge:
 
     # Judging -----------------------------------------------------------------------------------------------
 
-    async def judge(self, items: Sequence[Item], *, final: bool = False) -> list[Judgement]:
+    async def judge(
+        self, items: Sequence[Item], *, final: bool = False, states: asyncio.Task[States] | None = None
+    ) -> list[Judgement]:
         """Judge experiments: write their derived metrics, raise the alerts that are due.
 
         Args:
             items: what to judge; those that are not defined are left out.
             final: they are over: judge them for the last time, and tell that they are completed. Otherwise what is in
                 the state completed has no verdicts.
+            states: what is remembered of their criteria, if it was asked for already.
 
         Raises:
             RedisError, OSError: nothing is half done; judging again is safe.
         """
         found = await self._catalogue.experiments([item.experiment_id for item in items])
+        states = states or self._ask_states([i for i, one in found.items() if one.judged])
+        return await self._judge(items, found, states, final=final)
+
+    def _ask_states(self, experiment_ids: Sequence[str]) -> asyncio.Task[States]:
+        """Whoever has no use for them in the end need not wait for them, nor care for their failure."""
+        asked = asyncio.create_task(self._teller.states(experiment_ids))
+        asked.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        return asked
+
+    async def _judge(
+        self,
+        items: Sequence[Item],
+        found: Mapping[str, Experiment],
+        states: asyncio.Task[States],
+        *,
+        final: bool,
+    ) -> list[Judgement]:
         mature = await self._mature(items, found)
         updates: list[DerivedUpdate] = []
         findings: list[Finding] = []
         judgements: list[Judgement] = []
         spans: list[Span] = []
         for n, item in enumerate(items):
-            if n % _SLICE == 0:
+            if n % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
             experiment = found.get(item.experiment_id)
             if experiment is None:
                 continue
             span = self._tracing.begin(Step.JUDGE, item.trace, experiment_id=experiment.id)
             try:
-                update = derived_update(experiment, item.fields, self._rules.max_fields)
+                metrics = experiments.metrics_of(experiment, item.fields)
+                update = derived_update(experiment, item.fields, metrics, self._rules.max_fields)
                 verdicts = (
-                    self._verdicts(experiment, item.fields, mature.get(experiment.id), final=final)
+                    self._verdicts(experiment, item.fields, metrics, mature.get(experiment.id), final=final)
                     if final or not experiment.finished
                     else []
                 )
@@ -255,7 +291,8 @@ class Judge:
         if updates:
             await self._each(self._aggregates.write_derived, updates, lambda update: update.experiment_id)
         if findings:
-            await self._each(self._teller.tell, findings, lambda finding: finding.experiment_id)
+            known = await states
+            await self._each(partial(self._teller.tell, known=known), findings, lambda finding: finding.experiment_id)
         for span in spans:
             span.end()
         if final:
@@ -301,6 +338,7 @@ class Judge:
         self,
         experiment: Experiment,
         fields: Mapping[str, str],
+        metrics: Metrics,
         mature: Mapping[str, str] | None,
         *,
         final: bool = False,
@@ -315,6 +353,7 @@ class Judge:
             min_samples=self._rules.min_samples,
             final=final,
             mature=mature,
+            metrics=metrics,
         )
 
     def _once(self, experiment_id: str, event: str, **fields: Any) -> None:
@@ -329,12 +368,14 @@ class Judge:
         self._log.warning(event, experiment_id=experiment_id, **fields)
 
 
-def derived_update(experiment: Experiment, fields: Mapping[str, str], max_fields: int) -> DerivedUpdate | None:
+def derived_update(
+    experiment: Experiment, fields: Mapping[str, str], metrics: Metrics, max_fields: int
+) -> DerivedUpdate | None:
     """What must change in the aggregate hash so that its derived metrics are those of its sums.
 
     New ones are left out when the hash has no room for them.
     """
-    derived = experiments.derived(experiment, fields)
+    derived = experiments.derived(experiment, metrics)
     changed = {name: value for name, value in derived.items() if name in fields and fields[name] != value}
     room = max(0, max_fields - len(fields))
     changed |= dict(itertools.islice(((n, v) for n, v in derived.items() if n not in fields), room))

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 DAY_MS: Final = 86_400_000
@@ -27,6 +28,8 @@ FLAP_WINDOW_MS: Final = DAY_MS
 SETTLED_MS: Final = 3_600_000
 # A worker may judge an aggregate a moment after another judged a newer one; beyond it fewer events are a new start.
 _LATE_MS: Final = 60_000
+# A longer text is none that the agent wrote, and not remembered.
+_REMEMBERED_LENGTH: Final = 2_000
 # Large enough for any wait to have reached its limit, small enough for a float.
 _MAX_EXPONENT: Final = 64
 
@@ -110,11 +113,9 @@ class CriterionState:
     @classmethod
     def loads(cls, text: bytes | str | None) -> "CriterionState":
         """Reads what is kept; what cannot be read counts as nothing, and is written anew."""
-        try:
-            kept: Any = json.loads(text) if text else {}
-            return cls._of(kept) if isinstance(kept, Mapping) else cls()
-        except (ValueError, TypeError, OverflowError, RecursionError):
-            return cls()
+        if not text:
+            return _NOTHING
+        return _loaded(text) if len(text) <= _REMEMBERED_LENGTH else _loaded.__wrapped__(text)
 
     @classmethod
     def _of(cls, kept: Mapping[str, Any]) -> "CriterionState":
@@ -128,6 +129,19 @@ class CriterionState:
             alert_id=str(kept.get("alert_id", "")),
             **numbers,
         )
+
+
+_NOTHING: Final = CriterionState()
+
+
+@lru_cache(maxsize=2_000)
+def _loaded(text: bytes | str) -> CriterionState:
+    """The same text is read with each judgement, and changes with few of them."""
+    try:
+        kept: Any = json.loads(text)
+        return CriterionState._of(kept) if isinstance(kept, Mapping) else _NOTHING  # noqa: SLF001 - its other half
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return _NOTHING
 
 
 @dataclass(frozen=True, slots=True)

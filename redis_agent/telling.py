@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from redis_agent import log
 from redis_agent.alerts import (
@@ -20,6 +21,8 @@ from redis_agent.alerts import (
     cleared_alert,
     completed_alert,
     threshold_alert,
+    threshold_severity,
+    threshold_type,
 )
 from redis_agent.clock import Clock
 from redis_agent.lifecycle import CriterionState, Decision, Level, Policy, Reason, decide
@@ -30,6 +33,8 @@ from redis_agent.tracing import OFF, UNTRACED, Span, Step, Tracing
 
 # A cooldown that is known to run is not asked for again for so long, at most.
 _COOLDOWN_MEMORY_SECONDS = 5.0
+# Experiments whose states are decided on before others in the process get their turn.
+_SLICE = 4
 # Bounds of what is remembered between batches; beyond it is forgotten and read again.
 _MEMORY = 10_000
 # How often one decision is taken anew because somebody else was quicker; then the next batch or sweep takes it.
@@ -37,6 +42,9 @@ _ATTEMPTS = 5
 # What is remembered of a criterion that the definition no longer has goes after so long: another process may have read
 # a newer definition.
 _STRAY_MS = 3_600_000
+
+# Experiment -> what is remembered of its criteria: fingerprint -> JSON.
+States: TypeAlias = Mapping[str, Mapping[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +103,21 @@ class Teller:
         self._log = log.get("judge")
         self._cooling: dict[tuple[str, str, str], float] = {}
 
-    async def tell(self, findings: Sequence[Finding]) -> None:
+    async def states(self, experiment_ids: Sequence[str]) -> States:
+        """What is remembered of the criteria of these experiments, as `tell` wants it.
+
+        Raises:
+            RedisError, OSError: it could not be read.
+        """
+        return await self._outbox.states(experiment_ids) if experiment_ids else {}
+
+    async def tell(self, findings: Sequence[Finding], *, known: States | None = None) -> None:
         """Change the states of these criteria, and raise the alerts that are due.
+
+        Args:
+            findings: one for each experiment.
+            known: what is remembered, read a moment ago. Where it lacks one of them, or another change came in between,
+                it is read anew.
 
         Raises:
             RedisError, OSError: nothing is half done; telling again is safe.
@@ -105,8 +126,14 @@ class Teller:
         for _ in range(_ATTEMPTS):
             if not waiting:
                 return
-            states = await self._outbox.states([finding.experiment_id for finding in waiting])
-            steps = [step for finding in waiting for step in self._steps(finding, states[finding.experiment_id])]
+            ids = [finding.experiment_id for finding in waiting]
+            states = known if known is not None and known.keys() >= set(ids) else await self.states(ids)
+            known = None
+            steps: list[_Step] = []
+            for n, finding in enumerate(waiting):
+                if n % _SLICE == _SLICE - 1:
+                    await asyncio.sleep(0)
+                steps += self._steps(finding, states[finding.experiment_id])
             overtaken = await self._take(steps) if steps else set()
             waiting = [finding for finding in waiting if finding.experiment_id in overtaken]
 
@@ -157,8 +184,8 @@ class Teller:
                     self._count(step.alert.type, step.alert.severity, "cooldown")
                 continue
             if decision.reason is Reason.WAITS:
-                crossing = finding.crossings[fingerprint]()
-                self._count(crossing.alert_type, crossing.severity, "cooldown")
+                kind = "failure" if fingerprint in finding.failures else "success"
+                self._count(threshold_type(kind), threshold_severity(kind, early=level is Level.EARLY), "cooldown")
             if decision.held != state:
                 steps.append(_noted(finding, fingerprint, raw, decision.held.dumps()))
         strays = (f for f in kept if f not in finding.known and _is_stray(kept[f], now_ms))

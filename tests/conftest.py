@@ -7,6 +7,7 @@ container where a Docker engine answers, `redis-server` or `valkey-server` on PA
 
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,8 @@ _CHOICES = pytest.StashKey[Choices]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # `timeout` and the like end a run as Ctrl-C does: what the tests have started is ended, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     given_url = os.environ.get("REDIS_URL", "").strip()
     config.stash[_CHOICES] = _given(given_url) if given_url else _found()
     # No setting of the person who runs the tests may change what they show, and no key of theirs

@@ -15,6 +15,7 @@ from redis_agent.experiments import (
     ExperimentError,
     derived,
     judge,
+    metrics_of,
     parse_experiment,
     parse_experiment_file,
     parse_moment,
@@ -391,9 +392,9 @@ def test_derived_metrics_are_short_decimal_text_under_their_plain_names() -> Non
         "published_latest": "0.4",
         "events_total": "4",
     }
-    assert derived(experiment, fields) == {"rate": "0.333333333333", "percent": "33.3333333333"}
+    assert derived(experiment, metrics_of(experiment, fields)) == {"rate": "0.333333333333", "percent": "33.3333333333"}
     fields["replies_count"] = "3"
-    assert derived(experiment, fields) == {"rate": "1", "percent": "100"}
+    assert derived(experiment, metrics_of(experiment, fields)) == {"rate": "1", "percent": "100"}
 
 
 documents = st.recursive(
@@ -436,7 +437,7 @@ def test_no_document_and_no_fields_break_it(document: dict[str, Any], as_text: b
     for verdict in verdicts:
         json.dumps(verdict.as_json(), allow_nan=False)
         assert verdict.reason
-    assert all(isinstance(value, str) for value in derived(experiment, fields).values())
+    assert all(isinstance(value, str) for value in derived(experiment, metrics_of(experiment, fields)).values())
 
 
 FILE = """experiment:

@@ -132,3 +132,18 @@ async def test_rest_ends_with_what_is_in_hand_and_lasts_no_longer_than_asked_for
         await asyncio.sleep(0)
         stop.set()
         await resting
+
+
+async def test_who_is_not_behind_does_not_rest(holding: Holding) -> None:
+    stop = asyncio.Event()
+    async with asyncio.timeout(5):
+        full = holding.take(entries(*[100] * holding.count()))
+        resting = asyncio.create_task(holding.rest(stop, 3600))
+        await asyncio.sleep(0.01)
+        assert not resting.done()
+
+        holding.count()
+        holding.take(entries(*[100] * 15))  # a few, fewer than were asked for
+        await holding.rest(stop, 3600)
+        holding.finish(full[0])
+        await resting

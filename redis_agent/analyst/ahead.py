@@ -10,7 +10,7 @@ Redis is what is delivered: whoever takes over says the same, and asks nobody ag
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -180,32 +180,49 @@ class Analyses:
 
     async def _begin(self, entries: Sequence[OutboxEntry]) -> None:
         now = asyncio.get_running_loop().time()
-        until = now + self._deadline_seconds
         new = [
             (entry, about)
             for entry in entries
             if entry.id not in self._known and _is_analysed(about := told(entry.data))
         ]
-        kept = await self._kept.of([entry.id for entry, _ in new])
-        for entry, about in new:
-            known = _Known(json.loads(entry.data), about.experiment_id, now, until)
-            if _is_object(kept.get(entry.id, "")):
-                known.analysis = kept[entry.id]
-            else:
-                known.span = self._tracing.begin(Step.ANALYSE, entry.trace, experiment_id=about.experiment_id)
-                known.making = asyncio.create_task(self._make(entry.id, known))
-                known.making.add_done_callback(partial(_end, known.span))
-            self._known[entry.id] = known
+        if new:
+            await self._begin_new(new, now)
         if entries and stream_id(entries[-1].id) > stream_id(self._seen_to):
             self._seen_to = entries[-1].id
 
-    async def _make(self, entry_id: str, known: _Known) -> str:
-        """The analysis of an alert, kept."""
+    async def _begin_new(self, new: Sequence[tuple[OutboxEntry, Told]], now: float) -> None:
+        """Begin with these; what is kept of a few from before is read while their facts are."""
+        asked = asyncio.create_task(self._kept.of([entry.id for entry, _ in new]))  # noqa: RUF006 - awaited below
+        if len(new) > _KEPT_AT_ONCE:
+            # Left behind by another dispatcher, most likely with their analyses.
+            await asyncio.wait({asked})
+        for entry, about in new:
+            known = _Known(json.loads(entry.data), about.experiment_id, now, now + self._deadline_seconds)
+            known.making = asyncio.create_task(self._make(entry.id, known, asked))
+            known.making.add_done_callback(partial(_end, known))
+            self._known[entry.id] = known
+        try:
+            kept = await asked
+        except BaseException:
+            for entry, _ in new:
+                self.forget(entry.id)
+            raise
+        for entry, about in new:
+            known = self._known[entry.id]
+            if _is_object(kept.get(entry.id, "")):
+                self.forget(entry.id)
+                self._known[entry.id] = replace(known, making=None, analysis=kept[entry.id])
+            else:
+                known.span = self._tracing.begin(Step.ANALYSE, entry.trace, experiment_id=about.experiment_id)
+
+    async def _make(self, entry_id: str, known: _Known, asked: asyncio.Task[dict[str, str]]) -> str:
+        """The analysis of an alert, kept; it is ended where one was kept before."""
         until = known.until - _RESERVE * self._deadline_seconds
         facts = await self._analyst.facts(known.experiment_id, known.alert, since=known.seen, deadline=until)
         # From here on there is something to say at the deadline, whatever becomes of the question.
         instead = plain(facts)
         known.instead = _dumps(instead)
+        await asyncio.shield(asked)
         own = _dumps(await self._analyst.word(facts, deadline=until, instead=instead))
         async with self._keeping:
             kept = await self._kept.keep(entry_id, own)
@@ -236,10 +253,10 @@ class Analyses:
             return ""
 
 
-def _end(span: Span, making: asyncio.Task[str]) -> None:
+def _end(known: _Known, making: asyncio.Task[str]) -> None:
     if not making.cancelled():
         error = making.exception()
-        span.end("" if error is None else type(error).__name__)
+        known.span.end("" if error is None else type(error).__name__)
 
 
 def _is_analysed(about: Told) -> bool:

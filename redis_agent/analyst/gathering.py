@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from redis_agent.aggregate import events_total
 from redis_agent.analyst.facts import (
@@ -30,7 +31,7 @@ from redis_agent.criteria import Metrics, Reading
 from redis_agent.criteria.names import name_key
 from redis_agent.experiments import Experiment, Verdict, parse_moment
 from redis_agent.lifecycle import CriterionState
-from redis_agent.windows import Window, WindowSums
+from redis_agent.windows import SECONDS, Window, WindowKind, WindowSums
 
 # Bytes of the facts' JSON: with the instructions around them a prompt stays far below 20 kB.
 MAX_BYTES: Final = 8_000
@@ -93,14 +94,18 @@ def comparison_seconds(material: Material, now: datetime) -> int:
     return HOUR if started is not None and (now - started).total_seconds() < _DAYS_FROM else DAY
 
 
-def comparison_windows(seconds: int, now_s: int) -> tuple[list[Window], list[Window]]:
+def comparison_windows(seconds: int, now_s: int) -> tuple[Sequence[Window], Sequence[Window]]:
     """The windows of the latest span, the present one included, and those of the span before."""
-    kind: Literal["minute", "hour"] = "minute" if seconds == HOUR else "hour"
+    kind: WindowKind = "minute" if seconds == HOUR else "hour"
     length = 60 if kind == "minute" else HOUR
     count = seconds // length
-    last = now_s // length * length
-    recent = [Window(kind, last - n * length) for n in range(count)]
-    return recent, [Window(kind, last - n * length) for n in range(count, 2 * count)]
+    return _windows(kind, now_s // length * length, count), _windows(kind, now_s // length * length - seconds, count)
+
+
+@lru_cache(maxsize=4)
+def _windows(kind: WindowKind, last: int, count: int) -> tuple[Window, ...]:
+    """So many windows, the last one first: the same for all alerts of a minute or an hour."""
+    return tuple(Window(kind, last - n * SECONDS[kind]) for n in range(count))
 
 
 def gather(

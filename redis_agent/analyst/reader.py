@@ -73,6 +73,8 @@ class Reader:
         self._read: dict[str, tuple[float, asyncio.Task[Material]]] = {}
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._history: tuple[float, asyncio.Task[list[dict[str, Any]]]] | None = None
+        # The history as it was read last, by entry id and JSON: most of it is there the next time, too.
+        self._alerts: dict[tuple[str, str], dict[str, Any] | None] = {}
 
     async def material(self, experiment_id: str, *, since: float | None = None) -> Material:
         """What is known of an experiment.
@@ -94,12 +96,12 @@ class Reader:
         # Who stops waiting must not end it for others.
         return await asyncio.shield(found[1])
 
-    async def _latest_alerts(self) -> list[dict[str, Any]]:
-        """The newest alerts of all experiments, newest first, not older than a second."""
+    def _latest_alerts(self) -> asyncio.Task[list[dict[str, Any]]]:
+        """Reads the newest alerts of all experiments, newest first, not older than a second."""
         now = asyncio.get_running_loop().time()
         if self._history is None or now - self._history[0] > _MEMORY_SECONDS:
             self._history = (now, _shared(self._read_history()))
-        return await asyncio.shield(self._history[1])
+        return self._history[1]
 
     async def look(self, experiment_ids: Sequence[str]) -> list[Material]:
         """Definition, aggregate and verdicts of experiments that have an aggregate; a page of them at a time.
@@ -138,15 +140,19 @@ class Reader:
 
     async def _material(self, experiment_id: str) -> Material:
         async with self._turns:
+            latest = self._latest_alerts()
             defined = await self.catalogue.experiments([experiment_id])
-            fields = (await self._aggregates.read([experiment_id])).get(experiment_id, {})
-            (material,) = await self._judged(defined, {experiment_id: fields})
-            kept = (await self._outbox.states([experiment_id]))[experiment_id]
-            history = await self._latest_alerts()
+            asked = _shared(self._outbox.states([experiment_id]))
+            found = await self._aggregates.read([experiment_id])
+            kept = await asked
+            (material,) = await self._judged(defined, {experiment_id: found.get(experiment_id, {})})
+            spans = await self._spans(material, self._clock.now())
+            # Who stops waiting must not end it for others.
+            history = await asyncio.shield(latest)
             return replace(
                 material,
-                states={fingerprint: CriterionState.loads(state) for fingerprint, state in kept.items()},
-                spans=await self._spans(material, self._clock.now()),
+                states={fingerprint: CriterionState.loads(state) for fingerprint, state in kept[experiment_id].items()},
+                spans=spans,
                 history=[alert for alert in history if alert.get("experiment_id") == experiment_id],
             )
 
@@ -157,7 +163,14 @@ class Reader:
         return Spans(seconds, *sums)
 
     async def _read_history(self) -> list[dict[str, Any]]:
-        return [alert for _, alert in alerts_of(await self._inspection.newest_alerts(_HISTORY))]
+        entries = await self._inspection.newest_alerts(_HISTORY)
+        alerts: dict[tuple[str, str], dict[str, Any] | None] = {}
+        for n, entry in enumerate(entries):
+            if n % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+            alerts[entry] = self._alerts[entry] if entry in self._alerts else _alert_of(entry[1])
+        self._alerts = alerts
+        return [alert for alert in alerts.values() if alert is not None]
 
 
 def _shared(reading: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
@@ -169,12 +182,13 @@ def _shared(reading: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
 
 def alerts_of(entries: Sequence[tuple[str, str]]) -> list[tuple[str, dict[str, Any]]]:
     """Entries of the outbox as JSON objects, each with its id; what is none is left out."""
-    found = []
-    for entry_id, data in entries:
-        try:
-            alert = json.loads(data)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(alert, dict):
-            found.append((entry_id, alert))
-    return found
+    found = ((entry_id, _alert_of(data)) for entry_id, data in entries)
+    return [(entry_id, alert) for entry_id, alert in found if alert is not None]
+
+
+def _alert_of(data: str) -> dict[str, Any] | None:
+    try:
+        alert = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return alert if isinstance(alert, dict) else None

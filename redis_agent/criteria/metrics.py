@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 from redis_agent.criteria.documents import parse_moment
@@ -92,6 +93,7 @@ class MetricSpec:
         return named and not self.unit and self.type not in ("counter", "duration")
 
 
+@lru_cache(maxsize=8_192)
 def is_base_field(name: str) -> bool:
     """Whether a name is, or reads like, a field that events make, not a derived metric's."""
     suffixes = (COUNT_SUFFIX, LATEST_SUFFIX, *STATISTIC_SUFFIXES)
@@ -100,10 +102,34 @@ def is_base_field(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Bases:
-    """The names that the fields are about: counters, and gauges and plain facts."""
+    """The names that the fields are about: counters, and gauges and plain facts; and all by their keys."""
 
     counters: tuple[str, ...]
     others: tuple[str, ...]
+    by_key: Mapping[str, list[str]]
+
+
+@lru_cache(maxsize=128)
+def _bases_of(fields: tuple[str, ...]) -> _Bases:
+    """The names that some fields are about; an aggregate has new ones seldom, and is read with each event."""
+    counters: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for field in fields:
+        if field in RESERVED_FIELDS:
+            continue
+        if field.endswith(COUNT_SUFFIX):
+            counters[field.removesuffix(COUNT_SUFFIX)] = None
+        elif field.endswith(LATEST_SUFFIX):
+            others[field.removesuffix(LATEST_SUFFIX)] = None
+        elif not field.endswith(STATISTIC_SUFFIXES):
+            others[field] = None
+    return _Bases(tuple(counters), tuple(others), _by_key((*counters, *others)))
+
+
+@lru_cache(maxsize=128)
+def _keyed(names: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """Declared names by their keys."""
+    return _by_key(names)
 
 
 class Metrics:
@@ -118,7 +144,6 @@ class Metrics:
 
     __slots__ = (
         "_bases",
-        "_bases_by_key",
         "_cache",
         "_computed",
         "_fields",
@@ -133,8 +158,7 @@ class Metrics:
         self._cache: dict[str, Reading] = {}
         self._computed: set[str] = set()
         self._bases: _Bases | None = None
-        self._bases_by_key: dict[str, list[str]] | None = None
-        self._specs_by_key: dict[str, list[str]] | None = None
+        self._specs_by_key: Mapping[str, list[str]] | None = None
 
     @classmethod
     def from_hash(
@@ -331,12 +355,9 @@ class Metrics:
 
     def _by_words(self, name: str) -> Reading | None:
         """The only field, else the only declared metric, whose words are the same."""
-        if self._bases_by_key is None:
-            bases = self._known()
-            self._bases_by_key = _by_key((*bases.counters, *bases.others))
         declared = [other for other in self._declared_alike(name) if other != name]
         formulas = [other for other in declared if self._specs[other].formula is not None]
-        seen = self._bases_by_key.get(name_key(name), [])
+        seen = self._known().by_key.get(name_key(name), [])
         for candidates in (list(dict.fromkeys((*seen, *formulas))), declared):
             if len(candidates) > 1:
                 return unknown(name, f"{name} could be {_listed(candidates)}")
@@ -347,24 +368,13 @@ class Metrics:
 
     def _declared_alike(self, name: str) -> list[str]:
         if self._specs_by_key is None:
-            self._specs_by_key = _by_key(self._specs)
+            self._specs_by_key = _keyed(tuple(self._specs))
         return self._specs_by_key.get(name_key(name), [])
 
     def _known(self) -> _Bases:
         """Every name that the fields are about."""
         if self._bases is None:
-            counters: dict[str, None] = {}
-            others: dict[str, None] = {}
-            for field in self._fields:
-                if field in RESERVED_FIELDS:
-                    continue
-                if field.endswith(COUNT_SUFFIX):
-                    counters[field.removesuffix(COUNT_SUFFIX)] = None
-                elif field.endswith(LATEST_SUFFIX):
-                    others[field.removesuffix(LATEST_SUFFIX)] = None
-                elif not field.endswith(STATISTIC_SUFFIXES):
-                    others[field] = None
-            self._bases = _Bases(tuple(counters), tuple(others))
+            self._bases = _bases_of(tuple(self._fields))
         return self._bases
 
     def _counter_groups(self, prefer: Iterable[str]) -> Iterable[list[str]]:

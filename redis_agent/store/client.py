@@ -6,25 +6,18 @@ scripts that recognise the repetition.
 """
 
 import asyncio
-import builtins
 import contextlib
 import math
-import socket
-from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
-import hiredis
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
-from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    BusyLoadingError,
-    ConnectionError,  # noqa: A004 - what redis-py raises here
-    ResponseError,
-    TimeoutError,  # noqa: A004 - the same
-)
+from redis.driver_info import DriverInfo
+from redis.exceptions import BusyLoadingError, ResponseError
 
 from redis_agent.store import keys
 from redis_agent.store.address import Address, HostPort
@@ -33,6 +26,7 @@ from redis_agent.store.namespace import NamespacedClient
 from redis_agent.store.sentinel import MasterPool
 from redis_agent.store.stream import text
 from redis_agent.store.topology import NODE_TIMEOUT_SECONDS, Topology, slot_of
+from redis_agent.store.tuned import Tuned, TunedPool
 
 # Seconds without an answer after which a connection counts as dead. Long enough for a slow script, short
 # enough that a half-open connection is noticed.
@@ -40,59 +34,6 @@ REPLY_TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 # The same where no connection is left because its node is not the primary any more, and no script is slow.
 NODE_REPLY_SECONDS = 3.0
-
-
-# A batch must leave in one go: what does not fit the socket's buffer waits for the event loop, which is busy folding
-# the next batch meanwhile, and the server idles.
-_SEND_BUFFER_BYTES = 2_097_152
-
-
-class _Tuned(AbstractConnection):
-    """What redis-py's asyncio connections lack: commands packed in C, and room for a whole batch."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        """Pack one command; redis-py does this in Python, at a quarter of a worker's time."""
-        first = args[0]
-        if isinstance(first, str) and " " in first:  # "XGROUP CREATE" is two words
-            args = (*first.split(), *args[1:])
-        return [hiredis.pack_command(args)]
-
-    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
-        """Send at once, in this step of the event loop.
-
-        redis-py sends from a task of its own (asyncio.wait_for): the event loop may fold a whole batch before that
-        runs, and on Python 3.11 wait_for can swallow a cancellation, so that a task would not end.
-        """
-        if not self.is_connected:
-            await self.connect()  # type: ignore[no-untyped-call]
-        if check_health:
-            await self.check_health()  # type: ignore[no-untyped-call]
-        if isinstance(command, str):
-            command = command.encode()
-        try:
-            async with asyncio.timeout(self.socket_timeout):
-                writer = self._writer
-                if writer is None:
-                    raise ConnectionError("the connection is closed")  # noqa: TRY301
-                writer.writelines([command] if isinstance(command, bytes) else command)
-                await writer.drain()
-        except builtins.TimeoutError:
-            await self.disconnect(nowait=True)
-            raise TimeoutError("Timeout writing to socket") from None
-        except OSError as error:
-            await self.disconnect(nowait=True)
-            raise ConnectionError(f"Error while writing to socket: {error}") from error
-        except BaseException:
-            # Half a command may have been sent.
-            await self.disconnect(nowait=True)
-            raise
-
-    async def on_connect_check_health(self, check_health: bool = True) -> None:
-        """Widen the socket's send buffer, then greet the server."""
-        sock = self._writer.get_extra_info("socket") if self._writer is not None else None
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        await super().on_connect_check_health(check_health)
 
 
 class _Client(NamespacedClient):
@@ -142,11 +83,11 @@ def connect(
     pool: ConnectionPool
     if address.cluster:
         known = topology or _topology(address, kind, options)
-        pool = SlotPool(known, slot_of(namespace), _Tuned, kind, options)
+        pool = SlotPool(known, slot_of(namespace), Tuned, kind, options)
     elif address.sentinels is not None:
-        pool = MasterPool(address.sentinels, _Tuned, kind, options)
+        pool = MasterPool(address.sentinels, Tuned, kind, options)
     else:
-        pool = ConnectionPool(connection_class=type("TunedConnection", (_Tuned, kind), {}), **options)
+        pool = TunedPool(connection_class=type("TunedConnection", (Tuned, kind), {}), **options)
     client = _Client(connection_pool=pool)
     client.auto_close_connection_pool = True
     client.namespace = namespace
@@ -161,12 +102,19 @@ def _options(address: Address, name: str, reply_timeout: float) -> dict[str, Any
         **parse_url(address.url),
         "protocol": 2,  # hiredis reads pub/sub and streams faster in RESP2
         "client_name": name,
+        "driver_info": _driver(),
         "socket_timeout": reply_timeout,
         "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "retry": Retry(NoBackoff(), 0),
         "health_check_interval": 0,
         **({} if address.url.startswith("unix:") else {"socket_keepalive": True}),
     }
+
+
+@cache
+def _driver() -> DriverInfo:
+    """What a connection says of the library; redis-py looks it up on the disk for each, which holds up all others."""
+    return DriverInfo()
 
 
 def topology_of(address: Address, *, name: str) -> Topology | None:
@@ -178,7 +126,7 @@ def topology_of(address: Address, *, name: str) -> Topology | None:
 
 
 def _topology(address: Address, kind: type[Connection], options: dict[str, Any]) -> Topology:
-    tuned = type("TunedConnection", (_Tuned, kind), {})
+    tuned = type("TunedConnection", (Tuned, kind), {})
 
     def to_node(node: HostPort) -> Connection:
         connection: Connection = tuned(**{**options, "host": node[0], "port": node[1]})
@@ -193,12 +141,10 @@ def wide_client(address: Address, topology: Topology | None, *, name: str) -> Re
         return connect(address, name=name)
     options = _options(address, name, NODE_REPLY_SECONDS)
     kind = options.pop("connection_class", Connection)
-    tuned = type("TunedConnection", (_Tuned, InCluster, kind), {})
+    tuned = type("TunedConnection", (Tuned, InCluster, kind), {})
 
     def to_node(node: HostPort) -> Redis:
-        pool = ConnectionPool(
-            connection_class=tuned, topology=topology, **{**options, "host": node[0], "port": node[1]}
-        )
+        pool = TunedPool(connection_class=tuned, topology=topology, **{**options, "host": node[0], "port": node[1]})
         client = _Client(connection_pool=pool)
         client.auto_close_connection_pool = True
         return client

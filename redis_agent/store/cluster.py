@@ -25,6 +25,7 @@ from redis_agent.store.address import HostPort
 from redis_agent.store.namespace import keys_of
 from redis_agent.store.recovery import sleep_unless
 from redis_agent.store.topology import SlotMovedError, SlotMovingError, Topology, slot_of
+from redis_agent.store.tuned import TunedPool
 
 # Seconds between two looks at where the slot's primary is.
 WATCH_SECONDS = 1.0
@@ -90,7 +91,7 @@ class _ToSlotOverTLS(_ToSlot, SSLConnection):
     """The same over TLS."""
 
 
-class SlotPool(ConnectionPool):
+class SlotPool(TunedPool):
     """Connections to the primary of a slot.
 
     Args:

@@ -1,5 +1,6 @@
 """Reads what others wrote about an experiment, in whatever form the key has."""
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from redis_agent.store.stream import text
 
 # A definition larger than this is not judged; people are told instead.
 MAX_DEFINITION_BYTES = 1_048_576
+
+# Definitions that are decoded before others in the process get their turn.
+_SLICE = 32
 
 Document = dict[str, str] | str
 
@@ -86,6 +90,8 @@ class Definitions:
                     replies[n] = reply
         half = len(experiment_ids)
         for n, experiment_id in enumerate(experiment_ids):
+            if n % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
             found[experiment_id] = _definition(replies[n], replies[half + n])
         return found
 

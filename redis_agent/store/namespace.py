@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
+
+from redis_agent.store.tuned import TunedClient, TunedPipeline
 
 
 def _named(commands: str) -> frozenset[str]:
@@ -106,14 +107,14 @@ def _prefixed(namespace: str, key: Any) -> Any:
     return namespace.encode() + key if isinstance(key, bytes) else f"{namespace}{key}"
 
 
-class NamespacedClient(Redis):
+class NamespacedClient(TunedClient):
     """A client whose keys have a namespace, "" by default. Channels, groups and members have none."""
 
     namespace = ""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command on the keys of the namespace; keys that SCAN finds come back as they are named here."""
-        reply = await super().execute_command(*in_namespace(self.namespace, args), **options)  # type: ignore[no-untyped-call]
+        reply = await super().execute_command(*in_namespace(self.namespace, args), **options)
         if self.namespace and str(args[0]).upper() == "SCAN":
             cursor, found = reply
             reply = cursor, [key[len(self.namespace) :] for key in found]
@@ -126,7 +127,7 @@ class NamespacedClient(Redis):
         return pipe
 
 
-class NamespacedPipeline(Pipeline):
+class NamespacedPipeline(TunedPipeline):
     """A pipeline whose keys have a namespace."""
 
     namespace = ""

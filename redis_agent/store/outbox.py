@@ -168,12 +168,22 @@ class Delivery:
                 return alerts
 
     async def read(self, *, count: int, block_ms: int) -> list[OutboxEntry]:
-        """Alerts not read yet, oldest first, which are pending from then on; empty when the block ends without any."""
-        reply = await self._reader.execute_command(
-            "XREADGROUP", "GROUP", keys.DISPATCHER_GROUP, self._consumer,
-            "COUNT", count, "BLOCK", block_ms, "STREAMS", keys.OUTBOX, ">",
-        )  # fmt: skip
-        return _alerts(reply[0][1]) if reply else []
+        """Take what nobody has read yet, and return the oldest that are pending then, as `take_over` does.
+
+        Empty when the block ends without any.
+        """
+        async with self._reader.pipeline(transaction=False) as pipe:
+            pipe.execute_command(
+                "XREADGROUP", "GROUP", keys.DISPATCHER_GROUP, self._consumer,
+                "COUNT", count, "BLOCK", block_ms, "STREAMS", keys.OUTBOX, ">",
+            )  # fmt: skip
+            pipe.execute_command(
+                "XAUTOCLAIM", keys.OUTBOX, keys.DISPATCHER_GROUP, self._consumer, 0, "0-0",
+                "COUNT", count,
+            )  # fmt: skip
+            _, (cursor, rows, *_) = await pipe.execute()
+        # Where the first page held nothing but entries that are gone, the others are looked through, too.
+        return _alerts(rows) or (await self.take_over(count) if cursor != b"0-0" else [])
 
     async def ahead(self, after: str, count: int) -> list[OutboxEntry]:
         """Alerts behind this one, oldest first, whether somebody has read them or not: nothing is changed by it."""

@@ -19,6 +19,7 @@ from redis.exceptions import ConnectionError, NoPermissionError, RedisError  # n
 
 from redis_agent.store.address import Sentinels
 from redis_agent.store.recovery import sleep_unless
+from redis_agent.store.tuned import TunedPool
 
 # Seconds between two looks at who the master is.
 WATCH_SECONDS = 1.0
@@ -54,7 +55,7 @@ class _ToMasterOverTLS(_ToMaster, SentinelManagedSSLConnection):
     """The same over TLS."""
 
 
-class MasterPool(SentinelConnectionPool):
+class MasterPool(TunedPool, SentinelConnectionPool):
     """Connections to the master; closing it closes those to the Sentinels, too.
 
     Args:

@@ -45,7 +45,8 @@ class Windows:
             page = flat[first : first + _PAGE]
             async with self._client.pipeline(transaction=False) as pipe:
                 for _, experiment_id, window in page:
-                    pipe.hgetall(keys.window(experiment_id, window.kind, window.start_s))
+                    # Not by redis-py's method: there may be a hundred for one alert.
+                    pipe.execute_command("HGETALL", keys.window(experiment_id, window.kind, window.start_s))
                 replies = await pipe.execute(raise_on_error=False)
             for (n, _, _), reply in zip(page, replies, strict=True):
                 if isinstance(reply, Exception):

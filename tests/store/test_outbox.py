@@ -149,6 +149,27 @@ async def test_late_read_of_a_former_leader_does_not_disturb_the_order(raw: Redi
     assert heard == [f"e{n}" for n in range(6)]
 
 
+async def test_what_is_read_and_taken_over_in_one_step_is_all_that_is_pending_in_order(
+    raw: Redis, leader: Leader
+) -> None:
+    assert await leader.delivery.read(count=10, block_ms=1) == []
+    await Outbox(raw).raise_([error(n) for n in range(4)])
+    late = Delivery(reader=raw, client=raw, consumer="late", channel=CHANNEL)
+    await late.read(count=2, block_ms=1)
+    waiting = await leader.delivery.read(count=10, block_ms=1)
+    assert [told(entry.data).alert_id for entry in waiting] == [f"e{n}" for n in range(4)]
+
+    async with raw.pipeline() as pipe:
+        for _ in range(1_000):
+            pipe.xadd(keys.OUTBOX, {"data": "x"})
+        await pipe.execute()
+    await raw.xreadgroup(keys.DISPATCHER_GROUP, "late", {keys.OUTBOX: ">"})
+    await Outbox(raw).raise_([error(9)])
+    await raw.xtrim(keys.OUTBOX, maxlen=1, approximate=False)
+    (entry,) = await leader.delivery.read(count=10, block_ms=1)
+    assert told(entry.data).alert_id == "e9", "behind more entries that are gone than a page has"
+
+
 async def test_pending_alerts_behind_many_that_are_gone_are_found(raw: Redis, leader: Leader) -> None:
     async with raw.pipeline() as pipe:
         for _ in range(3_000):
