@@ -102,13 +102,11 @@ class AgentProcess:
 
     def log(self) -> list[dict[str, Any]]:
         """The log lines since the last start."""
-        lines = []
-        for line in self.log_text().splitlines():
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                if isinstance(entry, dict) and "event" in entry:
-                    lines.append(entry)
-        return lines
+        return list(_entries(self.log_text()))
+
+    def history(self) -> list[dict[str, Any]]:
+        """The log lines since the first start."""
+        return list(_entries(self._log.read_text(errors="replace")))
 
     def log_text(self) -> str:
         with self._log.open("rb") as log:
@@ -141,6 +139,14 @@ class AgentProcess:
         code = self.exit_code
         assert code is not None
         return code
+
+
+def _entries(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and "event" in entry:
+                yield entry
 
 
 class Agents:
