@@ -134,7 +134,8 @@ class Assumptions:
     """What the plan takes for granted, and no measurement says.
 
     Attributes:
-        busy: the share of a core that a process may use.
+        busy: the share of a core that a process may use, by costs that were measured one by one: together they are half
+            as much again (docs/scaling.md).
         replicas: of each primary.
         bridges: of each partition: one writes, the others follow.
         entries: kept in each partition's stream (`REDIS_AGENT_STREAM_MAX_LENGTH`).
@@ -143,7 +144,7 @@ class Assumptions:
         core_hour, gigabyte_hour: prices. Round numbers, no offer of anybody.
     """
 
-    busy: float = 0.6
+    busy: float = 0.4
     replicas: int = 1
     bridges: int = 2
     entries: int = 1_000_000
@@ -432,7 +433,7 @@ def main() -> int:
     usual = Assumptions()
     parser.add_argument("--core-hour", type=float, default=usual.core_hour, help="price")
     parser.add_argument("--gigabyte-hour", type=float, default=usual.gigabyte_hour, help="price")
-    parser.add_argument("--busy", type=float, default=usual.busy, help="share of a core that may be used (0.6)")
+    parser.add_argument("--busy", type=float, default=usual.busy, help="share of a core that may be used (0.4)")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/scaling.md")
     options = parser.parse_args()
     figures = json.loads(options.figures.read_text("utf-8"))

@@ -35,11 +35,13 @@ def test_the_page_says_what_the_model_says(figures: dict[str, Any]) -> None:
     assert rest.partition(END)[0].strip().splitlines() == list(report(1_000_000, figures, ASSUMED))
 
 
-def test_costs_that_were_measured_one_by_one_add_up_to_what_the_whole_way_manages(figures: dict[str, Any]) -> None:
+def test_the_whole_way_manages_what_a_plan_promises_and_no_more_than_its_parts_add_up_to(
+    figures: dict[str, Any],
+) -> None:
     whole = figures["whole"]
     cores = figures["machine"]["cores"] - whole["others_cores"]
     predicted = on_this_machine(Costs.measured(figures, experiments=FEW), cores)
-    assert predicted == pytest.approx(whole["per_second"], rel=0.25)
+    assert ASSUMED.busy * predicted < whole["per_second"] < predicted
 
 
 @pytest.mark.parametrize("way", WAYS)
