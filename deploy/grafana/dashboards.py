@@ -274,6 +274,7 @@ OPERATIONS = Dashboard(
                     {
                         "a second": rate("redis_agent_bridge_resyncs", "job"),
                         "links of the cluster's bus made anew": rate("redis_agent_bridge_links_renewed", "job"),
+                        "published plainly beside sharded": rate("redis_agent_bridge_published_plainly", "job"),
                     },
                     about="Times that a bridge waited for the leader's next mark.",
                     width=6,
