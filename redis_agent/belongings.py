@@ -16,7 +16,7 @@ _COPIED = (keys.AGGREGATE_PREFIX.encode(), keys.raw_events("").encode())
 _BY_REST = (*_COPIED, *(of("").encode() for of in (keys.fold_state, keys.alert_state, keys.anomalies)))
 _SILENCE = keys.SILENCE_PREFIX.encode()
 # The id stands before the last two parts, in which no colon is: kind and start, type and fingerprint.
-_WINDOW, _COOLDOWN = b"metrics_windows:", b"redis_agent:cooldown:"
+_BEFORE_TWO = (keys.WINDOW_PREFIX.encode(), keys.COOLDOWN_PREFIX.encode())
 _ONCE = frozenset(key.encode() for key in (keys.LLM, keys.LLM_CALLS, keys.BRIDGE_PUBSUB))
 _ONCE_PREFIXES = (keys.llm_answer("").encode(), keys.translation("").encode())
 # What a partition has of its own, beside the shared keys whose types are known.
@@ -68,7 +68,7 @@ def _experiment(key: bytes) -> tuple[bytes, bytes] | None:
     if key.startswith(_SILENCE):
         kind, _, experiment = key[len(_SILENCE) :].partition(b":")
         return experiment, kind
-    for prefix in (_WINDOW, _COOLDOWN):
+    for prefix in _BEFORE_TWO:
         if key.startswith(prefix):
             experiment, *parts = key[len(prefix) :].rsplit(b":", 2)
             return (experiment, parts[0]) if len(parts) == 2 else None

@@ -62,6 +62,8 @@ AGGREGATE_PREFIX = "metrics_aggregated:"
 EXPERIMENT_PREFIX = "experiments:"
 ADOPTED_PREFIX = "redis_agent:adopted:"
 SILENCE_PREFIX = "redis_agent:silence:"
+COOLDOWN_PREFIX = "redis_agent:cooldown:"
+WINDOW_PREFIX = "metrics_windows:"
 ARRIVING_PREFIX = "redis_agent:arriving:"
 ANY_TYPE = "any"
 
@@ -125,7 +127,7 @@ def copied(experiment_id: str) -> str | None:
 
 def window(experiment_id: str, kind: str, start_s: int) -> str:
     """HASH with a TTL: what the events of a minute or an hour add up to; its start is in seconds since the epoch."""
-    return f"metrics_windows:{experiment_id}:{kind}:{start_s}"
+    return f"{WINDOW_PREFIX}{experiment_id}:{kind}:{start_s}"
 
 
 def fold_state(experiment_id: str) -> str:
@@ -153,12 +155,12 @@ def adopted(partition: int, entry_id: str, data: bytes) -> str:
 
 def cooldown(experiment_id: str, alert_type: str, fingerprint: str) -> str:
     """STRING with a TTL: the id of the alert that started this cooldown."""
-    return f"redis_agent:cooldown:{experiment_id}:{alert_type}:{fingerprint}"
+    return f"{COOLDOWN_PREFIX}{experiment_id}:{alert_type}:{fingerprint}"
 
 
 def error_burst(experiment_id: str) -> str:
     """STRING with a TTL: how many different error alerts this experiment has had lately."""
-    return f"redis_agent:cooldown:{experiment_id}:error:burst"
+    return f"{COOLDOWN_PREFIX}{experiment_id}:error:burst"
 
 
 def silence(experiment_id: str, alert_type: str | None) -> str:

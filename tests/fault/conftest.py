@@ -1,7 +1,8 @@
 """What the tests of clusters share."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from redis_agent.store.address import Address, host_ports
 from redis_agent.store.client import follow_master
 from redis_agent.store.partitions import Partitions
 from tests.cluster import Cluster
+from tests.processes import Agents
 
 
 @pytest.fixture
@@ -21,3 +23,13 @@ async def partitions(cluster: Cluster) -> AsyncIterator[Partitions]:
     stop.set()
     await asyncio.gather(*watching)
     await found.aclose()
+
+
+@pytest.fixture
+def agents(cluster: Cluster, tmp_path: Path) -> Iterator[Agents]:
+    """Starts agents for the cluster, whose nodes they are told; their logs are shown when the test fails."""
+    started = Agents("redis://ignored", tmp_path)
+    yield started
+    started.end()
+    for log in started.logs():
+        print(log)

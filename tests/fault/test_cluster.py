@@ -6,8 +6,7 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -79,15 +78,6 @@ async def publisher(cluster: Cluster) -> AsyncIterator[Publisher]:
     found = Publisher(cluster)
     yield found
     await found.aclose()
-
-
-@pytest.fixture
-def agents(cluster: Cluster, tmp_path: Path) -> Iterator[Agents]:
-    started = Agents("redis://ignored", tmp_path)
-    yield started
-    started.end()
-    for log in started.logs():
-        print(log)
 
 
 def start(agents: Agents, cluster: Cluster, name: str, *roles: str, **env: object) -> AgentProcess:

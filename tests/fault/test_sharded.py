@@ -6,9 +6,8 @@ import json
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -35,6 +34,7 @@ from tests.fault.test_cluster import (
     all_lead,
     persistently,
     start,
+    written,
 )
 from tests.processes import AgentProcess, Agents
 from tests.waiting import eventually
@@ -103,15 +103,6 @@ async def publisher(partitions: Partitions) -> AsyncIterator[Publisher]:
     found = Publisher(partitions)
     yield found
     await found.aclose()
-
-
-@pytest.fixture
-def agents(cluster: Cluster, tmp_path: Path) -> Iterator[Agents]:
-    started = Agents("redis://ignored", tmp_path)
-    yield started
-    started.end()
-    for log in started.logs():
-        print(log)
 
 
 class ShardedHavoc(Havoc):
@@ -188,16 +179,6 @@ def renewals(agents: Iterable[AgentProcess]) -> list[float]:
     return [datetime.fromisoformat(line["timestamp"]).timestamp() for line in said]
 
 
-async def written(partitions: Partitions) -> dict[str, list[tuple[int, str]]]:
-    """By the names of events, in which partitions they are, and as which entries."""
-    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for partition in partitions.all:
-        async for page in Inspection(partition.client).entries():
-            for entry in page:
-                found[json.loads(entry.data or b"{}")["run_id"]].append((partition.number, entry.id))
-    return found
-
-
 async def survive(
     cluster: Cluster, agents: Agents, partitions: Partitions, publisher: Publisher, acts: list[str]
 ) -> None:
@@ -244,9 +225,9 @@ async def survive(
     )
 
 
-async def still(partitions: Partitions) -> dict[str, list[tuple[int, str]]]:
+async def still(partitions: Partitions) -> dict[str, list[str]]:
     """What is in the streams, when for two seconds nothing more came."""
-    before: dict[str, list[tuple[int, str]]] = {}
+    before: dict[str, list[str]] = {}
     async with asyncio.timeout(60):
         while True:
             found = await persistently(lambda: written(partitions))
